@@ -1031,6 +1031,8 @@ def build_index(
     folder: AnyPath,
     memory_bytes: int,
     on_progress: OnProgress = None,
+    *,
+    discard: bool = False,
 ) -> IndexSummary:
     """Builds the index of a dataset in a folder: see `pile_tools.jobs.index`.
 

@@ -157,4 +157,6 @@ sys.exit(cli.run(command, []))
 
 def test_the_programs_are_those_installed() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert {f'{name} = "{module}:main"' for name, module in MODULES.items()} <= set(project.splitlines())
+    # The package starts the module of the commands.
+    expected = {f'{name} = "{module.split(".")[0]}.__main__:main"' for name, module in MODULES.items()}
+    assert expected <= set(project.splitlines())

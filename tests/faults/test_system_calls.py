@@ -166,25 +166,28 @@ SAME_NAME = {
 KEEP_NOTHING = {"count-ngrams", "sample", "export"}
 
 
+def kill_late(server: Server, inputs: Path, folder: Path, argv: list[str], scratch: str) -> Path:
+    """Kills a job that has finished work in `out/SCRATCH`, and no output yet; returns where it ran."""
+    n_calls = server.run(argv, prepare(inputs, folder, server, [])).calls
+    assert n_calls is not None
+    for at in range(n_calls, 0, -3):
+        work = prepare(inputs, folder, server, [])
+        server.run(argv, work, at=at)
+        made = {path.name for path in (work / "out").iterdir()} - {"f.bin", "f.idx"}
+        left = list((work / "out" / scratch).rglob("*.json"))
+        is_finished = any(path.name.endswith("manifest.json") for path in left)
+        if made == {scratch} and not is_finished and any(path.name == "state.json" for path in left):
+            return work
+    pytest.fail("no kill left a state")
+
+
 @pytest.mark.parametrize("name", [name for name in SAME_NAME if name not in KEEP_NOTHING])
 def test_what_a_killed_job_has_finished_is_not_discarded_by_another(
     server: Server, inputs: Path, tmp_path: Path, name: str
 ) -> None:
     argv = SAME_NAME[name].split()
-    n_calls = server.run(argv, prepare(inputs, tmp_path, server, [])).calls
-    assert n_calls is not None
-    # The latest kill that leaves a state, and no file of the output.
-    for at in range(n_calls, 0, -3):
-        work = prepare(inputs, tmp_path, server, [])
-        server.run(argv, work, at=at)
-        scratch = work / "out" / "x.parquet.partial"
-        made = {path.name for path in (work / "out").iterdir()} - {"f.bin", "f.idx"}
-        unpublished = list(scratch.glob("*manifest.json"))
-        if made == {scratch.name} and list(scratch.rglob("state.json")) and not unpublished:
-            break
-    else:
-        pytest.fail("no kill left a state")
-    left = tree(work)
+    work = kill_late(server, inputs, tmp_path, argv, "x.parquet.partial")
+    scratch, left = work / "out" / "x.parquet.partial", tree(work)
     others = [other for other in SAME_NAME if other != name]
     for other in others if IS_COMPLETE else random.Random(name).sample(others, N_SAMPLED):
         command = SAME_NAME[other].split()
@@ -201,6 +204,26 @@ def test_what_a_killed_job_has_finished_is_not_discarded_by_another(
         shutil.rmtree(forced)
     assert server.run(argv, work).code == 0
     assert not scratch.exists()
+
+
+def test_an_index_and_another_job_of_its_name_keep_what_the_other_has_finished(
+    server: Server, inputs: Path, tmp_path: Path
+) -> None:
+    jobs = [
+        "index out/f --no-texts",
+        "tokenize ../in/shards -o out/f.index --tokenizer ../in/tok.json --threads 1",
+    ]
+    for first, second in (jobs, jobs[::-1]):
+        work = kill_late(server, inputs, tmp_path, first.split(), "f.index.partial")
+        left = tree(work)
+        ended = server.run(second.split(), work)
+        assert (ended.code, "holds " in ended.printed) == (1, True), ended
+        assert tree(work) == left
+        assert server.run([*second.split(), "--force"], work).code == 0
+        assert not (work / "out" / "f.index.partial").exists()
+    # No job can use the segments of an index with other settings.
+    work = kill_late(server, inputs, tmp_path, jobs[0].split(), "f.index.partial")
+    assert server.run(["index", "out/f", "--tokenizer", "../in/tok.json"], work).code == 0
 
 
 #: Commands that read the copy S of all inputs, which is in the scratch folder of an output.

@@ -96,13 +96,14 @@ def run(
         _check_disk(folder, plan)
         on_plan(plan)
         tokenizer = source.load() if source else None
-        built = _core.build_index(dataset, tokenizer, folder, config.memory_bytes, on_progress)
+        memory = config.memory_bytes
+        built = _core.build_index(dataset, tokenizer, folder, memory, on_progress, discard=force)
         names = ["ranks", *(f"segment-{number:05}" for number in range(built["n_segments"]))]
         # The segments reused from an interrupted run are not a property of the index.
         summary: Settings = {name: value for name, value in built.items() if name != "n_reused"}
         return Built(names, summary, request.inputs)
 
-    return publish.make(target, request, build, force=force, names=["ranks"], resumes=[])
+    return publish.make(target, request, build, force=force, names=["ranks"], resumes=[publish.STATE])
 
 
 def _request(

@@ -54,7 +54,15 @@ impl Fixture {
         let memory = segment_tokens * plan.memory_bytes.checked_div(n_tokens).unwrap_or(1);
         let folder = self.folder.path().join(format!("index-{segment_tokens}"));
         fs::create_dir_all(&folder).unwrap();
-        build(&self.dataset, table, &folder, memory, &Progress::default()).unwrap();
+        build(
+            &self.dataset,
+            table,
+            &folder,
+            memory,
+            false,
+            &Progress::default(),
+        )
+        .unwrap();
         SuffixIndex::open(&folder, Arc::clone(&self.dataset)).unwrap()
     }
 
@@ -439,7 +447,7 @@ fn finished_segments_are_reused_and_the_index_is_the_same() {
     state["sha256"] = hex(&Sha256::digest(state["saved"].to_string())).into();
     fs::write(&state_file, state.to_string()).unwrap();
     let progress = Progress::default();
-    let summary = build(&fixture.dataset, None, &folder, 8 * 8, &progress).unwrap();
+    let summary = build(&fixture.dataset, None, &folder, 8 * 8, false, &progress).unwrap();
     assert_eq!(
         (summary.n_reused, summary.n_segments),
         (summary.n_segments - 1, summary.n_segments)
@@ -448,7 +456,15 @@ fn finished_segments_are_reused_and_the_index_is_the_same() {
     assert_eq!(read(), whole);
     // If a finished segment has changed, none is reused.
     fs::write(folder.join("segment-00002"), &whole[4]).unwrap();
-    let summary = build(&fixture.dataset, None, &folder, 8 * 8, &Progress::default()).unwrap();
+    let summary = build(
+        &fixture.dataset,
+        None,
+        &folder,
+        8 * 8,
+        false,
+        &Progress::default(),
+    )
+    .unwrap();
     assert_eq!(summary.n_reused, 0);
     assert_eq!(read(), whole);
     // Segments of another size belong to another index.
@@ -457,6 +473,7 @@ fn finished_segments_are_reused_and_the_index_is_the_same() {
         None,
         &folder,
         8 * 16,
+        false,
         &Progress::default(),
     )
     .unwrap();

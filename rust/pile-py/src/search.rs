@@ -369,15 +369,17 @@ pub fn plan_index<'py>(
 ///     folder: The folder. Finished segments of the same index in it are reused.
 ///     memory_bytes: Bytes of memory to sort a segment. A longer document takes more.
 ///     on_progress: Called with the tokens processed so far. Each is processed twice.
+///     discard: Whether finished work of other jobs in the folder is removed.
 ///
 /// Returns:
 ///     An `IndexSummary` of `pile_tools.types`.
 ///
 /// Raises:
 ///     FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
+///     OutputExistsError: The folder has finished work of another job, and `discard` is off.
 ///     OSError: A file cannot be read or written.
 #[pyfunction]
-#[pyo3(signature = (dataset, tokenizer, folder, memory_bytes, on_progress = None))]
+#[pyo3(signature = (dataset, tokenizer, folder, memory_bytes, on_progress = None, *, discard = false))]
 pub fn build_index<'py>(
     py: Python<'py>,
     dataset: &TokenDataset,
@@ -385,6 +387,7 @@ pub fn build_index<'py>(
     folder: PathBuf,
     memory_bytes: u64,
     on_progress: Option<Py<PyAny>>,
+    discard: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let summary = watch(py, on_progress, |progress| {
         let table = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
@@ -393,6 +396,7 @@ pub fn build_index<'py>(
             table.as_ref(),
             &folder,
             memory_bytes,
+            discard,
             progress,
         )
     })?;

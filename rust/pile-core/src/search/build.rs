@@ -192,18 +192,19 @@ struct IndexBuildState {
 }
 
 /// Builds the index of a dataset in `folder`. Segments of the same index that an earlier run finished there
-/// are reused; if there are none, the folder is cleared.
+/// are reused; if there are none, the folder is cleared. With `discard`, finished work of other jobs is, too.
 ///
 /// With `table`, the bytes of each id, the index also finds texts. Progress counts every token twice: when
 /// its id is counted, and when its segment is written.
 ///
 /// # Errors
-/// As [`plan`]; or a file cannot be written; or a stop.
+/// As [`plan`]; or a file cannot be written; or the folder has finished work of another job; or a stop.
 pub fn build(
     dataset: &TokenDataset,
     table: Option<&TokenBytes>,
     folder: &Path,
     memory_bytes: u64,
+    discard: bool,
     progress: &Progress,
 ) -> Result<IndexSummary> {
     let plan = plan(dataset, memory_bytes)?;
@@ -213,9 +214,9 @@ pub fn build(
     let header = RanksHeader::new(dataset, &alphabet, &counts, plan.segments);
     let symbols = Symbols::new(&alphabet, &counts.as_last);
     // No job can use the segments of another index, so they are discarded.
-    let (mut scratch, saved) = Scratch::open(folder, true, progress, |state: &IndexBuildState| {
-        state.index == header.index
-    })?;
+    let is_of_index = Scratch::saved_state::<IndexBuildState>(folder)?.is_some();
+    let may_resume = |state: &IndexBuildState| state.index == header.index;
+    let (mut scratch, saved) = Scratch::open(folder, discard || is_of_index, progress, may_resume)?;
     let state = saved.unwrap_or_else(|| IndexBuildState {
         index: header.index.clone(),
     });
