@@ -199,7 +199,7 @@ def make(
             scratch_folders.clear(target.scratch)
             return done, False
         for name in owned:
-            _refuse_mounted_file(target.folder / name)
+            refuse_mounted_file(target.folder / name)
         if not is_stream and (resumed := _finished_in_scratch(target, request)):
             return _publish(target, resumed, owned, before, force=force), True
         if not force:
@@ -637,7 +637,7 @@ def _refuse_mounted(folder: Path, scratch: Path) -> None:
         )
 
 
-def _refuse_mounted_file(path: Path) -> None:
+def refuse_mounted_file(path: Path) -> None:
     """Raises OutputExistsError for a file that is mounted at this name: it cannot be removed."""
     if files.is_regular(path) and files.mount(path) not in (None, files.mount(path.parent)):
         raise OutputExistsError(f"is a mounted file, which is not replaced; give another output ({path})")
@@ -775,7 +775,7 @@ def _refuse_kind(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OutputExistsError(f"is {_kind(mode)}, which is not replaced; give another output ({path})")
-    _refuse_mounted_file(path)
+    refuse_mounted_file(path)
 
 
 def _kind(mode: int) -> str:

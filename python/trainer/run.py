@@ -372,7 +372,7 @@ def stretches_of(found: manifest.Manifest) -> tuple[Stretch, ...]:
 
 
 def _check_kinds(output: Path) -> None:
-    """Raises OutputExistsError for a link, device or the like with the name of a file of the run."""
+    """Raises OutputExistsError for a link, device, mounted file or the like with a name of the run's."""
     for names, is_kind, what in (
         (_FILES, stat.S_ISREG, "a regular file"),
         (_FOLDERS, stat.S_ISDIR, "a folder"),
@@ -380,6 +380,7 @@ def _check_kinds(output: Path) -> None:
         for path in (output / name for name in names):
             if os.path.lexists(path) and not is_kind(path.lstat().st_mode):
                 raise OutputExistsError(f"in the way of a run: expected {what}, not a link or else ({path})")
+            publish.refuse_mounted_file(path)
 
 
 def begin(run: Run, scratch: Path, *, force: bool) -> None:

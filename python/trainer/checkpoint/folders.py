@@ -108,7 +108,8 @@ def check_ours(parent: Path, kind: str, steps: list[int]) -> None:
     that of the manifests: of checkpoints, or of saved training states.
 
     Raises:
-        PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else.
+        PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else
+            or a mounted one.
     """
     for step in steps:
         _check_ours(step_folder(parent, step), kind, step)
@@ -124,9 +125,18 @@ def _check_ours(folder: Path, kind: str, step: int) -> None:
     if found.kind != kind or found.settings.get("step") != step:
         raise PileError(f"is in the way and not the {kind} of step {step}; move it away ({folder})")
     known = {MANIFEST_FILE, *(entry["path"] for entry in found.outputs)}
+    own = files.mount(folder.parent)
+    _refuse_mounted(folder, own)
     for name, mode in _files(folder):
         if name not in known or not stat.S_ISREG(mode):
             raise PileError(f"is in the way and not of pile-train; move it away ({folder / name})")
+        _refuse_mounted(folder / name, own)
+
+
+def _refuse_mounted(path: Path, own: tuple[int, int] | None) -> None:
+    """Raises PileError for a file or folder on another mount than `own`: it cannot be renamed or removed."""
+    if files.mount(path) != own:
+        raise PileError(f"is mounted here, so it can be neither renamed nor removed; unmount it ({path})")
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:

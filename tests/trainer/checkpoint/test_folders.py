@@ -126,6 +126,24 @@ def test_what_is_not_provably_ours_stays(scratch: Path, parent: Path, change: Ca
     assert sorted(path.relative_to(parent.parent) for path in parent.parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", [".", "a", "state", "manifest.json"])
+def test_a_mounted_step_and_a_mounted_file_in_one_stay(
+    bind: Bind, scratch: Path, parent: Path, tmp_path: Path, name: str
+) -> None:
+    for step in (1, 2, 3):
+        make(scratch, parent, step)
+    mounted = parent / "step3" / name
+    other = tmp_path / "other"
+    if mounted.is_dir():
+        shutil.copytree(mounted, other)
+    else:
+        shutil.copy(mounted, other)
+    bind(other, mounted)
+    with pytest.raises(PileError, match="is mounted here"):
+        folders.remove_steps(parent, "checkpoint", [2, 3], scratch)
+    assert folders.steps_in(parent) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("name", ["checkpoints", "resume", "run.partial"])
 def test_a_folder_of_a_run_on_another_mount_is_refused(bind: Bind, tmp_path: Path, name: str) -> None:
     output, other = tmp_path / "run", tmp_path / "other"
