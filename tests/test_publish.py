@@ -744,6 +744,21 @@ def test_folders_may_be_nested_deeper_than_the_stack(tmp_path: Path, monkeypatch
     assert not Path("b").exists()
 
 
+def test_a_scratch_folder_that_an_overlay_does_not_rename_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> Path:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(path))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    (tmp_path / "mine").write_text("mine")
+    with scratch_folders.locked(tmp_path / "x.partial", "has it"):
+        (tmp_path / "x.partial" / "a" / "b" / "c" / "d").mkdir(parents=True)
+        (tmp_path / "x.partial" / "a" / "b" / "c" / "link").symlink_to(tmp_path)
+        scratch_folders.clear(tmp_path / "x.partial")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import itertools
 import os
+import shutil
 import stat
 import warnings
 from collections.abc import Iterator
@@ -97,13 +98,23 @@ def remove_tree(path: Path) -> None:
                 for below in list(child.iterdir()):
                     if is_folder(below):
                         free = next(name for n in numbers if not os.path.lexists(name := path / str(n)))
-                        below.rename(free)
+                        _move_or_remove(below, free)
                     else:
                         below.unlink()
                 child.rmdir()
             else:
                 child.unlink()
     path.rmdir()
+
+
+def _move_or_remove(folder: Path, free: Path) -> None:
+    """Renames a folder; removes it where an overlay does not rename it, as it is of its lower layer."""
+    try:
+        folder.rename(free)
+    except OSError as err:
+        if err.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(folder)
 
 
 def remove_links(folder: Path) -> None:

@@ -7,6 +7,7 @@ holds the lock of the scratch folder, which is on the same file system. No link 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -119,6 +120,9 @@ def _check_ours(folder: Path, kind: str, step: int) -> None:
     refuse_link(folder.parent)
     refuse_link(folder)
     path = folder / MANIFEST_FILE
+    if not any(_files(folder)):
+        # What `_move_away` leaves if it is killed at its end.
+        return
     if not path.is_file() or path.is_symlink():
         raise PileError(f"is in the way and has no manifest of pile-train; move it away ({folder})")
     found = manifest.read(path)
@@ -152,6 +156,22 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
                 yield path.relative_to(folder).as_posix(), mode
 
 
+def _move_away(folder: Path, removed: Path) -> None:
+    """Moves a step folder to a free name in the scratch folder, its manifest last if not all at once."""
+    try:
+        folder.rename(removed)
+        return
+    except OSError as err:
+        # An overlay renames no folder of its lower layer, such as one of a container's image.
+        if err.errno != errno.EXDEV:
+            raise
+    removed.mkdir()
+    names = sorted((name for name, _ in _files(folder)), key=lambda name: (name == MANIFEST_FILE, name))
+    for number, name in enumerate(names):
+        (folder / name).rename(removed / str(number))
+    scratch_folders.remove_tree(folder)
+
+
 def remove_steps(parent: Path, kind: str, steps: list[int], scratch: Path) -> None:
     """Removes the folders of these steps, and clears the scratch folder, in which none may be unfinished.
 
@@ -160,7 +180,7 @@ def remove_steps(parent: Path, kind: str, steps: list[int], scratch: Path) -> No
     """
     check_ours(parent, kind, steps)
     for step in steps:
-        step_folder(parent, step).rename(scratch / f"removed-{secrets.token_hex(8)}")
+        _move_away(step_folder(parent, step), scratch / f"removed-{secrets.token_hex(8)}")
     if steps:
         files.sync_folder(parent)
     scratch_folders.clear(scratch)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Bind
 
-from pile_tools import manifest
+from pile_tools import manifest, scratch_folders
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Request
 from trainer import run as runs
@@ -124,6 +127,44 @@ def test_what_is_not_provably_ours_stays(scratch: Path, parent: Path, change: Ca
     with pytest.raises(PileError):
         folders.remove_steps(parent, "checkpoint", [2, 3], scratch)
     assert sorted(path.relative_to(parent.parent) for path in parent.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("n_calls", [1, 2, 3, 4, 5, 100])
+def test_steps_that_an_overlay_does_not_rename_are_removed_after_a_kill_too(
+    scratch: Path, parent: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int
+) -> None:
+    """An overlay renames files of its lower layer, by copying them, but not folders."""
+    for step in (1, 2, 3):
+        make(scratch, parent, step)
+    rename, rmdir, left = Path.rename, Path.rmdir, n_calls
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+
+    def rename_file(path: Path, target: Path) -> Path:
+        if path.is_dir():
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(path))
+        count()
+        return rename(path, target)
+
+    def count_rmdir(path: Path) -> None:
+        count()
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rename", rename_file)
+    monkeypatch.setattr(Path, "rmdir", count_rmdir)
+    with contextlib.suppress(KeyboardInterrupt):
+        folders.remove_steps(parent, "checkpoint", [2, 3], scratch)
+    left = 1000
+    scratch_folders.clear(scratch)
+    folders.remove_steps(
+        parent, "checkpoint", [step for step in folders.steps_in(parent) if step > 1], scratch
+    )
+    assert folders.steps_in(parent) == [1]
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", [".", "a", "state", "manifest.json"])
