@@ -1042,12 +1042,14 @@ def build_index(
         folder: The folder. Finished segments of the same index in it are reused.
         memory_bytes: Bytes of memory to sort a segment. A longer document takes more.
         on_progress: Called with the tokens processed so far. Each is processed twice.
+        discard: Whether finished work of other jobs in the folder is removed.
 
     Returns:
         An `IndexSummary` of `pile_tools.types`.
 
     Raises:
         FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
+        OutputExistsError: The folder has finished work of another job, and `discard` is off.
         OSError: A file cannot be read or written.
     """
 
