@@ -12,6 +12,7 @@ def start(module: str) -> None:
     try:
         program = importlib.import_module(module)
     except KeyboardInterrupt:
-        print("error: interrupted before it began", file=sys.stderr)
+        if sys.stderr is not None:
+            sys.stderr.write("error: interrupted before it began\n")
         sys.exit(_INTERRUPTED)
     program.main()

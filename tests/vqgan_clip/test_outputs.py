@@ -152,7 +152,7 @@ def test_what_a_killed_process_left_is_removed(here: Path) -> None:
     for folder in (Path("a.png.partial"), Path("f/step-000002.png.partial")):
         folder.mkdir()
         (folder / scratch_folders.MARKER).touch()
-        (folder / "a.png").write_text("half")
+        (folder / folder.stem).write_text("half")
     assert "finished already" in Done(*words).out
     assert not Path("a.png.partial").exists()
     Path("a.png").unlink()
