@@ -373,15 +373,21 @@ def test_an_input_in_the_scratch_folder_of_the_run_is_refused(
 
 
 def test_files_in_the_way_are_kept(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
-    (tmp_path / "run/checkpoints/step7").mkdir(parents=True)
+    mine = tmp_path / "run/checkpoints/step7/mine"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
     result = train(write_config(tmp_path / "config.toml", tmp_path / "run"))
     assert result.returncode == 1
     assert "exists and is not from pile-tools" in result.stderr
-    assert (tmp_path / "run/checkpoints/step7").is_dir()
+    assert mine.is_file()
     forced = train(tmp_path / "config.toml", "--force")
     assert forced.returncode == 1
     assert "has no manifest of pile-train; move it away" in forced.stderr
-    assert (tmp_path / "run/checkpoints/step7").is_dir()
+    assert mine.is_file()
+    # An empty folder may be what a kill left of a step that was being removed.
+    mine.unlink()
+    assert train(tmp_path / "config.toml", "--force").returncode == 0
+    assert 7 not in trainer.list_steps(tmp_path / "run")
 
 
 def test_it_needs_no_torch_to_help() -> None:
