@@ -264,8 +264,9 @@ def write_file(
         inputs: Files that it is made from, beside those that are mapped.
 
     Raises:
-        ConfigError: The file is one of the inputs, belongs to an artifact, or has the name of a manifest.
-        OutputExistsError: Another file exists.
+        ConfigError: The file is one of the inputs, belongs to an artifact, or has the name of a manifest; or
+            an input is in its scratch folder.
+        OutputExistsError: Another file exists, also in its scratch folder.
         OSError: A file cannot be written.
     """
     if is_stream(path):
@@ -307,10 +308,8 @@ def write_file(
 def tidy(path: Path) -> None:
     """Removes the scratch folder of a single file, which a killed process left, unless one works in it."""
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
-    if scratch.is_dir():
-        # Whoever holds it removes it. Other files in it are left to `write_file`.
-        with contextlib.suppress(PileError), scratch_folders.locked(scratch, _WRITING):
-            _clear_file(scratch, path.name)
+    # Other files in it are left to `write_file`.
+    scratch_folders.discard(scratch, _WRITING, lambda folder: _clear_file(folder, path.name))
 
 
 def _clear_file(scratch: Path, name: str) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pile_tools import files
@@ -67,12 +67,15 @@ def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
             remove_tree(path)
 
 
-def discard(folder: Path, what: str) -> None:
-    """Removes a scratch folder that a killed process left, unless a process works in it; see `locked`."""
+def discard(folder: Path, what: str, empty: Callable[[Path], object] = clear) -> None:
+    """Removes a scratch folder that a killed process left, unless a process works in it; see `locked`.
+
+    `empty` removes what is in the folder; a PileError of it keeps the folder.
+    """
     if folder.is_dir():
         # Whoever holds it removes it.
         with contextlib.suppress(PileError), locked(folder, what):
-            clear(folder)
+            empty(folder)
 
 
 def inner(folder: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Starts a program. Its modules take a second to import, in which Ctrl-C is answered as it is later on."""
+"""Starts a program. Its modules take a while to import, in which Ctrl-C is answered as it is later on."""
 
 import importlib
 import sys

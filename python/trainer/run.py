@@ -295,7 +295,7 @@ def _vocab_size(dataset: manifest.Manifest) -> int | None:
 
 
 def _refuse_own_files(config: TrainConfig) -> None:
-    """Raises ConfigError for an input among the files of the run, which it would remove or replace."""
+    """Raises ConfigError for an input among the files of the run or its scratch, which it would remove."""
     inputs = {"order": config.order, "tokenizer": config.tokenizer}
     inputs |= {"validation.order": config.validation.order} if config.validation else {}
     for name, given in inputs.items():

@@ -109,7 +109,10 @@ def older_shards(folder: Path, shards: Sequence[Path]) -> list[Path]:
 
 
 def refuse_within(folder: Path, output: Path, what: str) -> None:
-    """Raises ConfigError for an output in a folder that is read, which it would replace or be read with."""
+    """Raises ConfigError for an output in a folder that is read, which it would replace or be read with.
+
+    Also for a folder that is in the scratch folder of the output, which is cleared.
+    """
     if files.is_in(output, files.folders_in(folder)):
         raise ConfigError(f"the output is in the folder of the {what}; give another folder ({output})")
     publish.refuse_in_scratch(publish.Target.of(output / MANIFEST_FILE).scratch, [folder])

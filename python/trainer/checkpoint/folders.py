@@ -1,8 +1,9 @@
 """Step folders of a run: they appear whole, and only folders that pile-train wrote are removed.
 
 A folder is filled in the run's scratch folder (see `pile_tools.scratch_folders`), synced, and renamed. To
-remove one, it is first renamed into the scratch folder, so a killed process leaves no half of it. The caller
-holds the lock of the scratch folder, which is on the same file system. No link is followed.
+remove one, it is first renamed into the scratch folder, so a killed process leaves no half of it; where a
+folder cannot be renamed its files are, the manifest last. The caller holds the lock of the scratch folder,
+which is on the same file system. No link is followed.
 """
 
 from __future__ import annotations
