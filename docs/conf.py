@@ -40,7 +40,7 @@ CONTENTS = {
         "scale",
         "images",
     ],
-    "Reference": ["reference/cli", "reference/api", "formats", "guarantees", "glossary"],
+    "Reference": ["reference/cli", "reference/api", "formats", "guarantees", "publishing", "glossary"],
     "Project": ["dependencies", "../benches/RESULTS", "../CONTRIBUTING", "../CHANGELOG"],
 }
 _named = {page for pages in CONTENTS.values() for page in pages}

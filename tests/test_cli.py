@@ -190,6 +190,44 @@ def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, package: str) -> None
     assert (ended.returncode, ended.stderr) == (130, "error: interrupted before it began\n")
 
 
+@pytest.mark.parametrize("package", ["pile_tools", "trainer"])
+def test_a_folder_that_was_removed_is_named_before_imports(tmp_path: Path, package: str) -> None:
+    (tmp_path / "gone").mkdir()
+    program = "import os, runpy, sys; os.rmdir(os.getcwd()); runpy.run_module(sys.argv[1], run_name='__main__')"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, package, "--help"],
+        cwd=tmp_path / "gone",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "error: the current folder was removed; change to another\n",
+    )
+
+
+@pytest.mark.parametrize(("mask", "is_refused"), [(0o022, False), (0o077, False), (0o222, True), (0o777, True)])
+def test_a_umask_that_denies_the_owner_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mask: int, is_refused: bool
+) -> None:
+    from pile_tools import start
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    before = os.umask(mask)
+    try:
+        if is_refused:
+            with pytest.raises(SystemExit) as ended:
+                start._check_process()
+            assert ended.value.code == 1
+            assert f"the umask {mask:03o} denies you" in capsys.readouterr().err
+        else:
+            start._check_process()
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+
+
 def test_a_reader_that_leaves_early_is_no_error(dataset: Path, tmp_path: Path) -> None:
     from pile_tools.jobs.order import OrderConfig, run
 

@@ -780,6 +780,29 @@ def test_finished_work_of_another_command_is_not_discarded(tmp_path: Path) -> No
     assert not scratch.exists()
 
 
+def test_an_old_manifest_that_may_not_be_removed_stays_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder in which only their owner may remove files."""
+    make(tmp_path, {"x.a": "1"})
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == tmp_path / "x.manifest.json":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        with pytest.raises(PermissionError):
+            make(tmp_path, {"x.a": "2"}, request="b", force=True)
+    publish.refuse_while_replaced(target(tmp_path))
+    assert (tmp_path / "x.a").read_text() == "1"
+    make(tmp_path, {"x.a": "2"}, request="b", force=True)
+    assert tree(tmp_path)["x.a"] == b"2"
+    assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json"]
+
+
 def test_a_finished_output_that_is_not_published_yet_is_not_discarded(tmp_path: Path) -> None:
     (tmp_path / "x.a").write_text("mine")
     with pytest.raises(OutputExistsError, match="is not from pile-tools"):

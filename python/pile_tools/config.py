@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -23,6 +24,8 @@ MAX_THREADS = 1024
 #: Maximum characters of a wrong value in a message.
 _SHOWN_CHARACTERS = 60
 
+_THRESHOLD = re.compile(r"0\.[0-9]{1,4}|1(\.0{1,4})?")
+
 Settings: typing.TypeAlias = dict[str, typing.Any]
 _Config = typing.TypeVar("_Config")
 
@@ -37,6 +40,17 @@ def settings(config: object) -> Settings:
 def fingerprint(values: object) -> str:
     """SHA-256 of JSON-ready values, in hexadecimal; it does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def checked_threshold(text: str) -> str:
+    """The plain decimal of a threshold: `0.870` is the same setting as `0.87`.
+
+    Raises:
+        ConfigError: It is not above 0 and at most 1, or has more than 4 digits.
+    """
+    if not _THRESHOLD.fullmatch(text) or float(text) == 0:
+        raise ConfigError(f"threshold must be above 0 and at most 1, with at most 4 digits, got {text}")
+    return f"{float(text):g}"
 
 
 def from_toml(cls: type[_Config], path: Path) -> _Config:

@@ -674,7 +674,13 @@ def _publish(
         _refuse(published[entry["path"]], owned, entry, force=force)
     if not force and os.path.lexists(target.manifest):
         _refuse_changed(target.manifest, before)
-    _remove_regular(target.manifest)
+    try:
+        _remove_regular(target.manifest)
+    except PermissionError:
+        # Only its owner may remove it, or nobody: nothing is replaced, and the manifest in the scratch folder
+        # would tell readers that it is.
+        target.unpublished.unlink()
+        raise
     # Readers of other tools, which ignore manifests, open the first file of the list, for example `.bin`. It
     # is removed first and renamed last, so that its presence means that the others exist.
     for entry in entries:

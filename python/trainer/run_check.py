@@ -7,6 +7,7 @@ another step's (pythia#206).
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def check_run(folder: Path, on_check: OnCheck = lambda check: None) -> list[Chec
 
 def _artifacts(folder: Path) -> Iterator[Path]:
     """The manifests to check: the run's own, those of its steps, and that of what it branched off from."""
-    own = [path for name in (MANIFEST_FILE, RUN_FILE) if (path := folder / name).is_file()]
+    # What is no regular file is reported by those who read it.
+    own = [path for name in (MANIFEST_FILE, RUN_FILE) if os.path.lexists(path := folder / name)]
     yield from own[:1]
     for parent in (folders.checkpoints_folder(folder), folder / "resume"):
         for step in folders.steps_in(parent):

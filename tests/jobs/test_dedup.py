@@ -25,6 +25,7 @@ from pile_tools import manifest
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError
 from pile_tools.jobs import clusters, dedup, dedup_passages, rewriting
+from pile_tools.jobs.contamination import ContaminationConfig
 from pile_tools.jobs.dedup import DedupConfig, NearConfig
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
 from pile_tools.present.dedup_page import differences
@@ -360,6 +361,12 @@ def test_a_finished_output_is_kept_and_another_request_refused(tmp_path: Path) -
     with pytest.raises(OutputExistsError, match="made before with"):
         dedup.run(shards, tmp_path / "out", DedupConfig(normalize="case"), **how)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize(("text", "plain"), [("0.870", "0.87"), ("1.0", "1"), ("0.0010", "0.001")])
+def test_a_threshold_is_the_same_setting_however_it_is_written(text: str, plain: str) -> None:
+    assert NearConfig(threshold=text) == NearConfig(threshold=plain)
+    assert NearConfig(threshold=text).threshold == ContaminationConfig(threshold=text).threshold == plain
 
 
 def test_shards_of_one_name_are_numbered_in_their_order(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pile_tools.cli import run as run_cli
+from pile_tools.manifest import MANIFEST_FILE
 from trainer.checkpoint import weights
 from trainer.checkpoint.publish import publish
 from trainer.cli import group
@@ -104,6 +105,23 @@ def test_a_damaged_checkpoint_is_named(
     path.write_bytes(data)
     assert run_cli(group, ["verify", str(output)]) == 1
     assert "model.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "broken link"])
+def test_a_manifest_that_is_no_file_is_named(
+    publish_step: Callable[[int, int], Path], capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path = publish_step(0, 0) / MANIFEST_FILE
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    assert run_cli(group, ["verify", str(path.parent)]) == 1
+    captured = capsys.readouterr()
+    assert f"({path})" in captured.err
+    assert "is what its manifests say" not in captured.out
 
 
 def test_a_checkpoint_that_is_cut_while_it_is_mapped_is_named(

@@ -114,6 +114,27 @@ def test_a_rerun_names_what_it_has_no_equal_file_of(here: Path, own: dict[str, o
     assert f"other files than those that the picture was made from: {changed} " in done.error
 
 
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [({"weights": "/"}, "need a CLIP"), ({"device": "abacus"}, "no device 'abacus'")],
+)
+def test_a_recipe_that_cannot_be_carried_out_is_the_fault_of_the_picture(
+    here: Path, own: dict[str, str], message: str
+) -> None:
+    from dataclasses import replace
+
+    from vqgan_clip import metadata
+
+    assert Done("generate", "a red star", "-o", "a.png", *QUICK).code == 0
+    image, record = metadata.read(here / "a.png")
+    other = replace(record, recipe=replace(record.recipe, **own))
+    (here / "b.png").write_bytes(metadata.png_bytes(image, other))
+    done = Done("rerun", "b.png")
+    assert (done.code, message in done.error, "(b.png)" in done.error) == (1, True, True)
+    # The user's own settings are those of a command line.
+    assert Done("rerun", "a.png", "--weights", "/").code == 2
+
+
 def test_show_prints_the_settings(here: Path) -> None:
     assert Done("generate", "a red star | blue:-0.5", "-o", "a.png", "--seed", "7", *QUICK).code == 0
     shown = Done("show", "a.png").out.splitlines()

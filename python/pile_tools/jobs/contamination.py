@@ -8,7 +8,6 @@ last. For an order each row and each item also has the steps at which the model 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core, contamination, files, manifest, publish, scratch_folders, timeline
 from pile_tools._core import TokenDataset, Tokenizer
-from pile_tools.config import Settings
+from pile_tools.config import Settings, checked_threshold
 from pile_tools.contamination import KINDS, PASSAGE, QUESTION, TOO_COMMON, TOO_SHORT, Benchmark
 from pile_tools.errors import ConfigError
 from pile_tools.harness.task import LoadedTask
@@ -48,7 +47,6 @@ _N_WORST, _N_CHARACTERS = 20, 1000
 #: Range of the words of an n-gram, and maximum of the words between two.
 _MIN_NGRAM, _MAX_NGRAM, _MAX_GAP = 4, 64, 64
 
-_THRESHOLD = re.compile(r"0\.[0-9]{1,4}|1(\.0{1,4})?")
 
 #: What the core returns.
 _Found: TypeAlias = tuple[ItemMatches, PartTotals, ContaminationSummary]
@@ -93,10 +91,7 @@ class ContaminationConfig:
             raise ConfigError(f"purify must be documents or passages, got {self.purify}")
         if not _MIN_NGRAM <= self.ngram <= _MAX_NGRAM:
             raise ConfigError(f"ngram must be from {_MIN_NGRAM} to {_MAX_NGRAM} words, got {self.ngram}")
-        if not _THRESHOLD.fullmatch(self.threshold) or float(self.threshold) == 0:
-            raise ConfigError(
-                f"threshold must be above 0 and at most 1, with at most 4 digits, got {self.threshold}"
-            )
+        object.__setattr__(self, "threshold", checked_threshold(self.threshold))
         if not 0 <= self.max_gap <= _MAX_GAP:
             raise ConfigError(f"max-gap must be from 0 to {_MAX_GAP} words, got {self.max_gap}")
 

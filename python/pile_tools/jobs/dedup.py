@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core, manifest, publish, scratch_folders
-from pile_tools.config import MAX_THREADS, Settings, fingerprint
+from pile_tools.config import MAX_THREADS, Settings, checked_threshold, fingerprint
 from pile_tools.errors import ConfigError, PileError, PileWarning
 from pile_tools.jobs import rewriting, signatures
 from pile_tools.jobs.clusters import DECISIONS, KINDS, write_clusters
@@ -54,7 +53,6 @@ from pile_tools.types import (
 #: The key of a mark in the `meta` of a record.
 MARK = "dedup"
 
-_THRESHOLD = re.compile(r"0\.[0-9]{1,4}|1(\.0{1,4})?")
 _SUBSETS = "subset:"
 
 
@@ -90,10 +88,7 @@ class NearConfig:
     large_clusters: bool = field(default=False, metadata={"help": "Remove copies in clusters of any size."})
 
     def __post_init__(self) -> None:
-        if not _THRESHOLD.fullmatch(self.threshold) or float(self.threshold) == 0:
-            raise ConfigError(
-                f"threshold must be above 0 and at most 1, with at most 4 digits, got {self.threshold}"
-            )
+        object.__setattr__(self, "threshold", checked_threshold(self.threshold))
         signatures.check_shingle(self.shingle)
         if self.verify not in ("jaccard", "containment"):
             raise ConfigError(f"verify must be jaccard or containment, got {self.verify}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from pile_tools.commands import options
-from pile_tools.errors import VerifyError
+from pile_tools.errors import ConfigError, FormatError, VerifyError
 from pile_tools.progress import Bar
 from pile_tools.terminal import note, print_document
 from vqgan_clip.commands.making import model_options
@@ -47,11 +49,13 @@ def command(
     old, record = metadata.read(picture)
     recipe = record.recipe.moved(picture.parent, Path())
     context = click.get_current_context()
-    if context.get_parameter_source("weights") is not click.core.ParameterSource.DEFAULT:
+    moved_weights = context.get_parameter_source("weights") is not click.core.ParameterSource.DEFAULT
+    if moved_weights:
         recipe = replace(recipe, weights=weights)
     if clip:
         recipe = replace(recipe, clip=clip)
-    models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
+    with contextlib.nullcontext() if moved_weights or clip else _naming_recipe(picture):
+        models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
     if hashes != record.hashes:
         # A picture of another version may record other names.
@@ -63,7 +67,7 @@ def command(
         ]
         raise VerifyError(f"other files than those that the picture was made from: {changed[0]} ({picture})")
     # A run that stopped early stops at the same step.
-    with Bar("guiding", record.n_steps, "steps") as bar:
+    with _naming_recipe(picture), Bar("guiding", record.n_steps, "steps") as bar:
         result = carry_out(recipe, models, on_step=lambda guidance, losses: bar.update(guidance.n_steps))
     digest = metadata.pixels_digest(result.image)
     if output is not None:
@@ -83,3 +87,12 @@ def command(
     is_same = all(record.versions.get(name) == now[name] for name in now)
     reason = "the machine differs, or the pixels were changed" if is_same else "; ".join(versions)
     raise VerifyError(f"made again with other pixels: {reason} ({picture})")
+
+
+@contextlib.contextmanager
+def _naming_recipe(picture: Path) -> Iterator[None]:
+    """Raises FormatError for a ConfigError: the settings are the picture's, not the user's."""
+    try:
+        yield
+    except ConfigError as err:
+        raise FormatError(f"its recipe cannot be carried out: {err} ({picture})") from err
