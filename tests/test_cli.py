@@ -193,7 +193,9 @@ def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, package: str) -> None
 @pytest.mark.parametrize("package", ["pile_tools", "trainer"])
 def test_a_folder_that_was_removed_is_named_before_imports(tmp_path: Path, package: str) -> None:
     (tmp_path / "gone").mkdir()
-    program = "import os, runpy, sys; os.rmdir(os.getcwd()); runpy.run_module(sys.argv[1], run_name='__main__')"
+    program = (
+        "import os, runpy, sys; os.rmdir(os.getcwd()); runpy.run_module(sys.argv[1], run_name='__main__')"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", program, package, "--help"],
         cwd=tmp_path / "gone",
@@ -207,7 +209,9 @@ def test_a_folder_that_was_removed_is_named_before_imports(tmp_path: Path, packa
     )
 
 
-@pytest.mark.parametrize(("mask", "is_refused"), [(0o022, False), (0o077, False), (0o222, True), (0o777, True)])
+@pytest.mark.parametrize(
+    ("mask", "is_refused"), [(0o022, False), (0o077, False), (0o222, True), (0o777, True)]
+)
 def test_a_umask_that_denies_the_owner_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mask: int, is_refused: bool
 ) -> None:
