@@ -26,7 +26,7 @@ def start(module: str) -> None:
 def _check_process() -> None:
     """Ends a process that cannot find files by relative paths, or cannot use the files that it makes."""
     try:
-        os.getcwd()  # noqa: PTH109: `pathlib` is imported later
+        os.getcwd()  # noqa: PTH109 - `pathlib` is imported later
     except OSError:
         # Torch would end the process with a message of its own.
         _end("the current folder was removed; change to another", _FAILED)
