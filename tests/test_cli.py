@@ -187,7 +187,7 @@ def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, package: str) -> None
         check=False,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert (ended.returncode, ended.stderr) == (130, "error: interrupted before it began\n")
+    assert (ended.returncode, ended.stderr) == (130, "error: interrupted during its start\n")
 
 
 @pytest.mark.parametrize("package", ["pile_tools", "trainer"])

@@ -1,4 +1,4 @@
-"""Configs: a frozen dataclass per job, read from command-line options or TOML."""
+"""Builds config dataclasses from TOML or mappings, and fingerprints their values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pile_tools.errors import ConfigError
 
-#: Maximum bytes of a TOML file, and the range of its integers: the core's are 64-bit.
+#: Maximum bytes of a TOML file, and the range of its integers: from the least `i64` to the greatest `u64`.
 MAX_TOML_BYTES, MIN_INTEGER, MAX_INTEGER = 1 << 20, -(2**63), 2**64 - 1
 
-#: Maximum threads of a job. Each has tables and buffers of about 20 MB: a larger number is a typing error.
+#: Maximum threads of a job. Each has tables and buffers of about 20 MB: a larger number is a typo.
 MAX_THREADS = 1024
 
 #: Maximum characters of a wrong value in a message.
@@ -46,10 +46,12 @@ def checked_threshold(text: str) -> str:
     """The plain decimal of a threshold: `0.870` is the same setting as `0.87`.
 
     Raises:
-        ConfigError: It is not above 0 and at most 1, or has more than 4 digits.
+        ConfigError: It is not above 0 and at most 1, or has more than 4 decimal places.
     """
     if not _THRESHOLD.fullmatch(text) or float(text) == 0:
-        raise ConfigError(f"threshold must be above 0 and at most 1, with at most 4 digits, got {text}")
+        raise ConfigError(
+            f"threshold must be a decimal above 0 and at most 1, of at most 4 decimal places, got {text}"
+        )
     return f"{float(text):g}"
 
 
@@ -63,7 +65,7 @@ def from_toml(cls: type[_Config], path: Path) -> _Config:
     with path.open("rb") as file:
         data = file.read(MAX_TOML_BYTES + 1)
     if len(data) > MAX_TOML_BYTES:
-        raise ConfigError(f"not a TOML file: more than {MAX_TOML_BYTES:,} bytes ({path})")
+        raise ConfigError(f"too large for a config: more than {MAX_TOML_BYTES:,} bytes ({path})")
     try:
         # ValueError covers TOMLDecodeError, UnicodeDecodeError and Python's limit on the digits of a number.
         values = tomllib.loads(data.decode())
@@ -121,7 +123,7 @@ def _convert(hint: typing.Any, value: typing.Any, where: str) -> typing.Any:
 
 
 def _as_one_of(hints: tuple[typing.Any, ...], value: typing.Any, where: str) -> typing.Any:
-    """`value` as the first matching type of a union. Raises the last type's ConfigError if none does."""
+    """`value` as the first matching type of a union. Raises the last type's ConfigError if none matches."""
     if value is None and types.NoneType in hints:
         return None
     *first, last = (hint for hint in hints if hint is not types.NoneType)

@@ -1,6 +1,6 @@
 """Scratch folders: where an artifact is made, locked against other processes while one works in it.
 
-The folder's marker, an empty regular file, says that it is ours. Nothing in another folder is touched.
+A folder is ours if it is empty or holds the marker, an empty regular file. Others are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MARKER = "pile-tools.lock"
 
 SUFFIX = ".partial"
 
-#: Bytes of a path, with the zero byte after it, that Linux takes (PATH_MAX).
+#: Maximum bytes of a path on Linux, with the zero byte after it (PATH_MAX).
 _MAX_PATH_BYTES = 4096
 
 #: Error numbers of `flock` on a file system without locks.
@@ -39,7 +39,8 @@ class NoLocksWarning(PileWarning):
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Creates a scratch folder, or takes over one of ours, and locks it against other processes.
 
-    The lock ends with the process. A folder that then contains only the marker is removed.
+    The lock ends with the block, or with the process. At the end of the block a folder that contains only the
+    marker is removed.
 
     Args:
         folder: The scratch folder.
@@ -73,13 +74,13 @@ def discard(folder: Path, what: str, empty: Callable[[Path], object] = clear) ->
     `empty` removes what is in the folder; a PileError of it keeps the folder.
     """
     if folder.is_dir():
-        # Whoever holds it removes it.
+        # Another process that holds it removes it; one that is not ours, or that `empty` refuses, stays.
         with contextlib.suppress(PileError), locked(folder, what):
             empty(folder)
 
 
 def inner(folder: Path, name: str) -> Path:
-    """A folder in a locked scratch folder, made if necessary. A link of its name is removed, not followed."""
+    """A folder in a locked scratch folder, made if necessary. A file or link of its name is removed first."""
     path = folder / name
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -111,7 +112,7 @@ def remove_tree(path: Path) -> None:
 
 
 def _move_or_remove(folder: Path, free: Path) -> None:
-    """Renames a folder; removes it where an overlay does not rename it, as it is of its lower layer."""
+    """Renames a folder, or removes one that cannot be renamed: one of the lower layer of an overlay."""
     try:
         folder.rename(free)
     except OSError as err:
@@ -175,7 +176,7 @@ class _Lock:
             )
 
     def _take(self, folder: Path, what: str) -> bool:
-        """Locks the marker. False if the process that held the lock has removed the marker meanwhile."""
+        """Locks the marker. False if it was removed or replaced before the lock was taken."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
@@ -199,7 +200,8 @@ class _Lock:
 
 def _make_folder(folder: Path) -> None:
     """Creates a scratch folder, or checks that an existing one is ours or empty."""
-    # Outside the `try`: FileExistsError of a parent, such as a broken link, must reach the user, not a retry.
+    # Outside the `suppress`: FileExistsError of a parent, such as a broken link, must reach the user.
+    # Suppressed, it would make `_Lock` try again for ever.
     files.make_folders(folder.parent)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
@@ -209,6 +211,7 @@ def _make_folder(folder: Path) -> None:
             raise PileError(f"has the name of the scratch folder; rename or remove it ({folder})")
         names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
+        # Removed meanwhile: `_Lock` tries again.
         return
     if names and MARKER not in names:
         raise PileError(

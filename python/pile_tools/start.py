@@ -1,15 +1,13 @@
-"""Starts a program. Its modules take a while to import, in which Ctrl-C is answered as it is later on."""
+"""Starts a program. Ctrl-C during its slow imports ends it with one line, without a traceback."""
 
 import importlib
 import os
 import sys
-from typing import NoReturn
 
-#: The exit codes of a failure of the machine, and of an interrupted program: 128 and the number of SIGINT, as
-#: shells have it.
+#: The exit codes of a failure, and of an interrupted program: 128 and the number of SIGINT, as in shells.
 _FAILED, _INTERRUPTED = 1, 130
 
-#: The permissions of a file's owner.
+#: The mode bits of a file's owner.
 _OWNER = 0o700
 
 
@@ -19,25 +17,27 @@ def start(module: str) -> None:
     try:
         program = importlib.import_module(module)
     except KeyboardInterrupt:
-        _end("interrupted before it began", _INTERRUPTED)
+        sys.exit(_failed("interrupted during its start", _INTERRUPTED))
     program.main()
 
 
 def _check_process() -> None:
     """Ends a process that cannot find files by relative paths, or cannot use the files that it makes."""
     try:
-        os.getcwd()  # noqa: PTH109 - `pathlib` is imported later
+        os.getcwd()  # noqa: PTH109 - imports come later
     except OSError:
-        # Torch would end the process with a message of its own.
-        _end("the current folder was removed; change to another", _FAILED)
+        # Relative paths would fail later, and torch would end the process with a message of its own.
+        sys.exit(_failed("the current folder was removed; change to another", _FAILED))
     mask = os.umask(0)
     os.umask(mask)
-    # The superuser may use all files.
+    # Permissions do not hold for root.
     if mask & _OWNER and os.geteuid():
-        _end(f"the umask {mask:03o} denies you the files that you make; set another: umask 022", _FAILED)
+        message = f"the umask {mask:03o} denies you access to the files that you create; first run: umask 022"
+        sys.exit(_failed(message, _FAILED))
 
 
-def _end(message: str, code: int) -> NoReturn:
+def _failed(message: str, code: int) -> int:
+    """Writes the message and returns the exit code."""
     if sys.stderr is not None:
         sys.stderr.write(f"error: {message}\n")
-    sys.exit(code)
+    return code

@@ -1,4 +1,4 @@
-//! Reads pipes, terminals and other devices, which may be silent for hours.
+//! Reads standard input, pipes, terminals and other devices, which may be silent for hours.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,10 +12,10 @@ use std::{
 
 use crate::progress::StopRequest;
 
-/// Milliseconds between two looks at the request to stop.
+/// Maximum milliseconds between two checks of the stop request.
 const TICK: libc::c_int = 100;
 
-/// The bytes of a pipe or device. A read waits for bytes, and fails once the job is to stop.
+/// A stream whose reads wait for bytes, and fail once a stop is requested.
 pub(crate) struct SilentFile {
     file: File,
     stop: StopRequest,
@@ -25,23 +25,24 @@ impl SilentFile {
     /// Opens a pipe or device without waiting for its writer.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The path cannot be opened.
     pub fn open(path: &Path, stop: StopRequest) -> io::Result<Self> {
         let mut how = OpenOptions::new();
         let file = how.read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         Ok(Self { file, stop })
     }
 
-    /// Standard input, which the caller shares with other processes: its own mode is left as it is.
+    /// Standard input. Other processes share the open file, so it is not made nonblocking: a read waits, past a stop
+    /// request too, if one of them takes the bytes between `poll` and `read`.
     ///
     /// # Errors
-    /// It is closed.
+    /// Standard input is closed.
     pub fn standard_input(stop: StopRequest) -> io::Result<Self> {
         let file = io::stdin().as_fd().try_clone_to_owned()?.into();
         Ok(Self { file, stop })
     }
 
-    /// Whether bytes, the end or an error can be read. Waits a tick at most.
+    /// Whether a read returns at once: bytes, the end or an error. Waits a tick at most.
     fn is_ready(&self) -> io::Result<bool> {
         let mut entry = libc::pollfd {
             fd: self.file.as_raw_fd(),
@@ -60,8 +61,10 @@ impl Read for SilentFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.stop.is_made() {
+                // Not shown: the caller reports that it was interrupted.
                 return Err(io::Error::other("the job is to stop"));
             }
+            // Before its first writer opens a pipe, `read` returns 0 as at its end; `poll` waits for the writer.
             if self.is_ready()? {
                 match self.file.read(buffer) {
                     // Another reader of the pipe was faster.

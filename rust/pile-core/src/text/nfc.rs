@@ -1,4 +1,4 @@
-//! NFC with the Unicode 9 tables of Hugging Face `tokenizers`. A text that is in NFC costs one scan.
+//! NFC with the Unicode 9 tables of Hugging Face `tokenizers`. Text that the quick check accepts is not copied.
 
 use crate::text::classes::{ClassTable, code_point_at};
 use std::{borrow::Cow, ops::Range};
@@ -8,15 +8,15 @@ use unicode_normalization_alignments::{
     is_nfc_quick,
 };
 
-/// First UTF-8 byte of U+0300. NFC changes no character below it.
+/// First UTF-8 byte of U+0300. NFC leaves a text of characters below it as it is.
 const FIRST_SUSPECT_LEAD: u8 = 0xCC;
 
-/// `text` in NFC. Borrowed if the text is in NFC.
+/// `text` in NFC. Borrowed if the quick check finds that it is in NFC.
 pub(crate) fn nfc(text: &str) -> Cow<'_, str> {
     let mut at = 0;
     while let Some(suspects) = next_suspects(text, at) {
-        // NFC changes or moves a character before a run only together with one of the run, such as "e" with U+0301, and
-        // that one fails the check. So the run is checked alone.
+        // A character before a run changes only by composition with one of the run, such as "e" with U+0301, and that
+        // one fails the check. So the run is checked alone.
         if is_nfc_quick(text[suspects.clone()].chars()) != IsNormalized::Yes {
             return Cow::Owned(nfc_always(text));
         }
@@ -25,7 +25,7 @@ pub(crate) fn nfc(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
-/// `text` in NFC, without the check whether it is so already.
+/// `text` in NFC, without the quick check.
 pub(crate) fn nfc_always(text: &str) -> String {
     text.nfc().map(|(c, _)| c).collect()
 }
@@ -41,7 +41,7 @@ pub(crate) fn starts_segment(c: char) -> bool {
     })
 }
 
-/// The first run of characters after byte `at` that NFC may change or move.
+/// The first run of characters from byte `at` on that NFC may change or move.
 fn next_suspects(text: &str, mut at: usize) -> Option<Range<usize>> {
     let (bytes, classes) = (text.as_bytes(), ClassTable::get());
     let mut first = None;
