@@ -103,19 +103,16 @@ def _is_right(run: dict[str, Any]) -> bool:
     return len(errors) == (0 if run["code"] == 0 else 1)
 
 
-def test_a_sample_of_hostile_values(inputs: Path, tmp_path: Path) -> None:
-    assert _sweep(inputs, tmp_path, 5, 41, *DATA_PROGRAMS) > 40
-
-
-@pytest.mark.slow
-def test_every_hostile_value(inputs: Path, tmp_path: Path) -> None:
-    assert _sweep(inputs, tmp_path, 0, 1, *DATA_PROGRAMS) > 1500
-
-
-def test_hostile_values_of_programs_with_networks(networks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("programs", "n_parts"), [(DATA_PROGRAMS, 7), (("pile-train", "vqgan-clip"), 30)], ids=["data", "networks"]
+)
+def test_hostile_values(
+    request: pytest.FixtureRequest, tmp_path: Path, programs: tuple[str, ...], n_parts: int
+) -> None:
     """A sample; `make slow` takes all."""
-    n_parts = 1 if os.environ.get("PILE_TOOLS_SLOW") else 30
-    assert _sweep(networks, tmp_path, 3 % n_parts, n_parts, "pile-train", "vqgan-clip") > 1500 // n_parts
+    folder: Path = request.getfixturevalue("inputs" if programs == DATA_PROGRAMS else "networks")
+    n_parts = 1 if os.environ.get("PILE_TOOLS_SLOW") else n_parts
+    assert _sweep(folder, tmp_path, 3 % n_parts, n_parts, *programs) > 1500 // n_parts
 
 
 @pytest.mark.parametrize("table", ["", "model", "optimizer"])

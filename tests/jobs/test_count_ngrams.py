@@ -411,7 +411,7 @@ def test_a_stopped_job_starts_again_if_a_shard_has_another_size(
     tmp_path: Path, write_shard: Callable[..., Path], n_read: int
 ) -> None:
     shards = [
-        write_shard(tmp_path / f"{i}.jsonl", [{"text": f"one {i} {k} of {k * k}"} for k in range(3000)])
+        write_shard(tmp_path / f"{i}.jsonl", [{"text": f"one {i} {k} of {k * k}"} for k in range(1000)])
         for i in range(4)
     ]
     config, table = CountNgramsConfig(lengths=(1, 3)), tmp_path / "t.tsv"
