@@ -54,16 +54,16 @@ demo: setup ## Run every step, from text to a report on what a model memorized.
 test: test-rust test-python ## Run every test.
 
 test-rust: .venv/.core
-	cargo test --locked --release --quiet -p pile-core
+	sh scripts/in_memory.sh cargo test --locked --release --quiet -p pile-core
 
 test-python: setup
-	$(BIN)/pytest -q --durations=30
+	sh scripts/in_memory.sh $(BIN)/pytest -q --durations=30
 
 slow: setup ## Run the tests of training that take minutes each, too.
 	PILE_TOOLS_SLOW=1 $(BIN)/pytest -q tests/trainer tests/test_gpu_check.py tests/test_hostile_values.py
 
 faults: setup ## Kill and fail every data command at every system call that changes files; `test` runs a sample of these.
-	PILE_TOOLS_FAULTS=complete $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py
+	PILE_TOOLS_FAULTS=complete sh scripts/in_memory.sh $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py
 
 # Versions of transformers with which our checkpoints are compared, each in an environment of its own.
 .venv-compat/%/.ready: .venv/.uv constraints.txt

@@ -104,7 +104,9 @@ def _is_right(run: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("programs", "n_parts"), [(DATA_PROGRAMS, 7), (("pile-train", "vqgan-clip"), 30)], ids=["data", "networks"]
+    ("programs", "n_parts"),
+    [(DATA_PROGRAMS, 7), (("pile-train", "vqgan-clip"), 30)],
+    ids=["data", "networks"],
 )
 def test_hostile_values(
     request: pytest.FixtureRequest, tmp_path: Path, programs: tuple[str, ...], n_parts: int
