@@ -21,7 +21,7 @@ from pile_tools import manifest
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
 from pile_tools.errors import FormatError
-from pile_tools.jobs import index, label, order, sample, tokenize
+from pile_tools.jobs import index, label, order, sample, stages, tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import Request
 from pile_tools.order import interventions as views
@@ -62,9 +62,22 @@ READERS: dict[str, list[str]] = {
         "when {}/order alpha",
         "trace {}/order 3",
         "mixture {}/order",
+        "repeats {}/order",
+        "export {}/order --steps 0:1 -o {}/merged/x.csv",
+        "stages {}/order {}/order -o {}/merged/s",
         "order {}/tokens/d -o {}/order --seq-length 16 --steps 3 --batch-size 4",
     ],
-    "blend/order.json": ["verify {}/blend", "batch {}/blend --step 0 --row 0", "when {}/blend alpha"],
+    "blend/order.json": [
+        "verify {}/blend",
+        "batch {}/blend --step 0 --row 0",
+        "when {}/blend alpha",
+        "stages {}/order {}/blend -o {}/merged/s",
+    ],
+    "staged/order.json": [
+        "verify {}/staged --chain",
+        "batch {}/staged --step 0 --row 0",
+        "mixture {}/staged",
+    ],
     "parallel/order.json": ["verify {}/parallel", "batch {}/parallel --step 0 --row 0"],
     "view/order.json": ["verify {}/view --chain", "batch {}/view --step 0 --row 0"],
     "view/view.json": ["batch {}/view --step 0 --row 0"],
@@ -91,6 +104,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path
     order.run(tokens / "d", root / "order", order.OrderConfig(**sizes))
     order.run(order.Blend((tokens / "d", tokens / "e")), root / "blend", order.OrderConfig(**sizes))
     order.run(tokens / "d", root / "parallel", order.OrderConfig(**sizes), labels=tokens / "e")
+    stages.run([stages.Stage(root / name) for name in ("order", "blend")], root / "staged")
     view = insert_tokens(open_order(root / "order"), [Insert(0, 1, 2, (5, 6))])
     views.save_interventions(replace_tokens(view, {"a": "b"}, steps=(0, 2)), root / "view")
     (root / "run").mkdir()

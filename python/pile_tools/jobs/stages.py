@@ -151,8 +151,9 @@ def _source(order: Order, stage: Stage, batch_size: int) -> _Source:
 
 
 def _layout(source: _Source) -> Settings:
-    default: Settings = {"extra": 1, "is_padded": False}
-    return dict(source.record.settings.get("layout", default))
+    # Null counts as missing, as when an order is opened.
+    layout: Settings | None = source.record.settings.get("layout")
+    return layout or {"extra": 1, "is_padded": False}
 
 
 def _check_agree(sources: list[_Source]) -> None:
