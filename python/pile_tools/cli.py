@@ -212,7 +212,7 @@ _FULL = "free some space and run the same command again"
 _ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EFBIG: "the system limits the size of files; raise the limit (ulimit -f) and run the same command again",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f) and run the same command again",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the limit of open files (ulimit -n)",
     errno.ENOMEM: "there is not enough memory; use fewer --threads, or a machine with more",
