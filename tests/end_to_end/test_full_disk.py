@@ -44,7 +44,7 @@ def test_a_full_disk_is_a_clear_error_and_no_loss(shards: Path, tokenizer: Path,
     full = tokenize(shards, tmp_path / "out" / "d", tokenizer, n_bytes // 2)
     assert full.returncode == 1, full.stderr
     assert full.stderr.startswith("error: File too large")
-    assert "free some space and run the same command again" in full.stderr
+    assert "raise the limit of the size of files (ulimit -f) and run the same command again" in full.stderr
     assert len(full.stderr.splitlines()) == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["d.partial"]
     again = tokenize(shards, tmp_path / "out" / "d", tokenizer, None)

@@ -453,7 +453,7 @@ def test_a_full_disk_is_a_clear_error_and_no_loss(
     )
     assert full.returncode == 1, full.stderr
     assert "error: File too large (" in full.stderr
-    assert "free some space and run the same command again" in full.stderr
+    assert "raise the limit of the size of files (ulimit -f) and run the same command again" in full.stderr
     assert not table.exists()
     again = subprocess.run(command(prefix, table), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
