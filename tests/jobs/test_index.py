@@ -138,7 +138,7 @@ def test_a_full_disk_is_a_clear_error_and_no_loss(prefix: Path) -> None:
         assert full.returncode == 1, full.stderr
         *_, last = full.stderr.splitlines()
         assert last.startswith("error: File too large")
-        assert "free some space" in last
+        assert "raise the limit of the size of files (ulimit -f)" in last
         assert not (folder / "manifest.json").exists()
         assert index(None).returncode == 0
         assert content(folder) == whole
