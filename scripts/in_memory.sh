@@ -5,7 +5,7 @@ set -eu
 free_kb() {
     df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }'
 }
-if [ -w /dev/shm ] && [ "$(free_kb)" -gt 4000000 ]; then
+if [ -w /dev/shm ] && [ "$(free_kb)" -gt 10000000 ]; then
     folder=$(mktemp -d /dev/shm/pile-tools-XXXXXX)
     trap 'rm -rf "$folder"' EXIT
     trap 'exit 130' INT
