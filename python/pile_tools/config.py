@@ -50,7 +50,7 @@ def checked_threshold(text: str) -> str:
     """
     if not _THRESHOLD.fullmatch(text) or float(text) == 0:
         raise ConfigError(
-            f"threshold must be a decimal above 0 and at most 1, of at most 4 decimal places, got {text}"
+            f"threshold must be above 0 and at most 1, with at most 4 decimal places, got {text}"
         )
     return f"{float(text):g}"
 
