@@ -129,25 +129,26 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
         write_shard(shards / f"{shard:02}.jsonl.zst", ({"text": text} for text in texts))
     whole, prefix = tmp_path / "whole" / "d", tmp_path / "killed" / "d"
     tokenized(shards, whole, tokenizer)
-    n_killed = n_resumed = 0
+    n_killed, is_finished = 0, False
     for _ in range(60):
         process = start(shards, prefix, tokenizer)
         while process.poll() is None and not Path(f"{prefix}.partial").exists():
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
-        output, errors = process.communicate()
+        _, errors = process.communicate()
         if process.returncode == 0 and n_killed == 0:
             # It was faster than this process, which the machine may have stopped: nothing is tested yet.
             shutil.rmtree(prefix.parent)
             continue
         if process.returncode == 0:
-            n_resumed += "resumed after" in output
+            is_finished = True
             break
         assert process.returncode == -signal.SIGKILL, errors
         n_killed += 1
         assert not Path(f"{prefix}.idx").exists() or contents(prefix) == contents(whole)
-    assert not tokenized(shards, prefix, tokenizer).is_new or n_killed == 60
+    # A busy machine may never have let a process finish.
+    assert not (tokenized(shards, prefix, tokenizer).is_new and is_finished)
     assert contents(prefix) == contents(whole)
     assert sorted(p.name for p in prefix.parent.iterdir()) == sorted(f"d{suffix}" for suffix in SUFFIXES)
     assert n_killed > 0, "no process was killed, so nothing was tested"
