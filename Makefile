@@ -60,7 +60,7 @@ test-python: setup
 	sh scripts/in_memory.sh $(BIN)/pytest -q --durations=30
 
 slow: setup ## Run the tests of training that take minutes each, too.
-	PILE_TOOLS_SLOW=1 $(BIN)/pytest -q tests/trainer tests/test_gpu_check.py tests/test_hostile_values.py
+	PILE_TOOLS_SLOW=1 sh scripts/in_memory.sh $(BIN)/pytest -q tests/trainer tests/test_gpu_check.py tests/test_hostile_values.py
 
 faults: setup ## Kill and fail every data command at every system call that changes files; `test` runs a sample of these.
 	PILE_TOOLS_FAULTS=complete sh scripts/in_memory.sh $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py

@@ -47,7 +47,6 @@ _N_WORST, _N_CHARACTERS = 20, 1000
 #: Range of the words of an n-gram, and maximum of the words between two.
 _MIN_NGRAM, _MAX_NGRAM, _MAX_GAP = 4, 64, 64
 
-
 #: What the core returns.
 _Found: TypeAlias = tuple[ItemMatches, PartTotals, ContaminationSummary]
 
