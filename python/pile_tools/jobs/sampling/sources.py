@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import os
 import random
 import re
 import sysconfig
@@ -106,15 +107,20 @@ def _pages(paths: list[Path], rng: random.Random) -> Iterator[str]:
     return (troff.plain_text(text) for text in texts if text is not None)
 
 
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    """Paths in their own order; of tens of thousands, tuples are compared several times faster."""
+    return sorted(paths, key=lambda path: path.parts)
+
+
 def _library_files(*, is_test: bool) -> list[Path]:
     """Files of the running Python's standard library, without installed packages."""
-    root = Path(sysconfig.get_path("stdlib"))
-    return [
-        path
-        for path in sorted(root.rglob("*.py"))
-        if not LEFT_OUT & set(path.relative_to(root).parts)
-        and bool(TESTS & set(path.relative_to(root).parts)) == is_test
-    ]
+    root = sysconfig.get_path("stdlib")
+    paths = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = set(folders) - LEFT_OUT
+        if bool(TESTS & set(Path(folder).relative_to(root).parts)) == is_test:
+            paths += [Path(folder, name) for name in names if name.endswith(".py")]
+    return _sorted(paths)
 
 
 def _topics(rng: random.Random) -> list[str]:
@@ -130,14 +136,14 @@ def _topics(rng: random.Random) -> list[str]:
 
 def _manual_pages() -> list[Path]:
     """English manual pages, without links, which are other names of the same page."""
-    return [path for path in sorted(MANUALS.glob("man*/*")) if path.is_file() and not path.is_symlink()]
+    return [path for path in _sorted(MANUALS.glob("man*/*")) if path.is_file() and not path.is_symlink()]
 
 
 def _system_docs() -> list[Path]:
     """Plain texts of installed packages: README, changelog, copyright and so on."""
     return [
         path
-        for path in sorted(SYSTEM_DOCS.glob("*/*"))
+        for path in _sorted(SYSTEM_DOCS.glob("*/*"))
         if path.name.startswith(DOC_NAMES)
         and path.suffix in ("", ".gz", ".txt", ".md", ".rst", ".Debian")
         and path.is_file()
