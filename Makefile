@@ -10,6 +10,9 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX PYTHONDONTWRITEBYTECODE
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
+# Each process makes the fixtures of its tests again, so that many help little.
+PYTEST := $(BIN)/pytest -q --numprocesses logical --maxprocesses 4
+
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
@@ -57,13 +60,13 @@ test-rust: .venv/.core
 	sh scripts/in_memory.sh cargo test --locked --release --quiet -p pile-core
 
 test-python: setup
-	sh scripts/in_memory.sh $(BIN)/pytest -q --durations=30
+	sh scripts/in_memory.sh $(PYTEST) --durations=30
 
 slow: setup ## Run the tests of training that take minutes each, too.
-	PILE_TOOLS_SLOW=1 sh scripts/in_memory.sh $(BIN)/pytest -q tests/trainer tests/test_gpu_check.py tests/test_hostile_values.py
+	PILE_TOOLS_SLOW=1 sh scripts/in_memory.sh $(PYTEST) tests/trainer tests/test_gpu_check.py tests/test_hostile_values.py
 
 faults: setup ## Kill and fail every data command at every system call that changes files; `test` runs a sample of these.
-	PILE_TOOLS_FAULTS=complete sh scripts/in_memory.sh $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py
+	PILE_TOOLS_FAULTS=complete sh scripts/in_memory.sh $(PYTEST) tests/faults tests/trainer/test_resume.py
 
 # Versions of transformers with which our checkpoints are compared, each in an environment of its own.
 .venv-compat/%/.ready: .venv/.uv constraints.txt
