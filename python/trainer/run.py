@@ -46,7 +46,7 @@ _FILES = (MANIFEST_FILE, RUN_FILE, LOG_FILE, ROW_LOSSES_FILE, VALIDATION_LOG_FIL
 _FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 
 #: Upper limit of the threads and processes that a manifest of a run may name.
-MAX_THREADS = 1 << 20
+_MAX_RECORDED = 1 << 20
 
 #: Holds the lock of the process that writes, and folders until they are finished.
 SCRATCH_FOLDER = "run" + scratch_folders.SUFFIX
@@ -95,8 +95,8 @@ class Stretch:
         """A stretch in a manifest. Raises FormatError."""
         return cls(
             step=values.integer("step"),
-            processes=values.integer("processes", 1, MAX_THREADS),
-            threads=values.integer("threads", 1, MAX_THREADS),
+            processes=values.integer("processes", 1, _MAX_RECORDED),
+            threads=values.integer("threads", 1, _MAX_RECORDED),
             micro_batch_size=values.integer("micro_batch_size", 1),
             zero_stage=values.integer("zero_stage", 0, 3),
             offload_optimizer=values.flag("offload_optimizer"),
