@@ -30,7 +30,7 @@ NEOX_CONFIG = """
 # With a width, commands wrap their lines, in which tests look for messages.
 os.environ.pop("COLUMNS", None)
 
-# Where tests run in several processes, networks that each use all cores wait for each other: many times slower.
+# In several processes, networks that each use all cores wait for each other: many times slower.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 

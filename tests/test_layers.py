@@ -27,7 +27,7 @@ LAYERS = [
     "errors start types",
     "_core",
     "config sizes checked terminal",
-    "kinds files progress unchanged",
+    "kinds files pickles progress unchanged",
     "scratch_folders",
     "manifest",
     "publish http_client tables",

@@ -1,12 +1,13 @@
 """Reads the tensors of a file of `torch.save`, without running the code that its pickle names.
 
-A checkpoint of taming-transformers is one of PyTorch Lightning: its pickle names Lightning's classes, which
-torch's restricted unpickler refuses. Here, each becomes a class that does nothing; every other name that the
-restricted unpickler does not know is refused before anything is built.
+A checkpoint of taming-transformers is one of PyTorch Lightning: its pickle names Lightning's classes. Here,
+each becomes a class that does nothing; every other name that tensors do not need is refused before anything
+is built.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import warnings
 import zipfile
@@ -18,12 +19,20 @@ from torch import Tensor
 
 from pile_tools import checked, files
 from pile_tools.errors import FormatError, first_line
+from pile_tools.pickles import MAX_PICKLE_BYTES, Global, check_pickle
 
 #: Packages whose classes appear in checkpoints beside the tensors.
 _INERT_PACKAGES = ("pytorch_lightning", "lightning", "omegaconf")
 
-#: Limit for `data.pkl`, which describes tensors and holds none: that of the largest taming model has 0.2 MB.
-_MAX_PICKLE_BYTES = 16 << 20
+#: What a pickle of tensors and of a scheduler's counts names.
+_TENSOR_GLOBALS = frozenset(
+    {
+        *(("collections", "OrderedDict"), ("collections", "Counter"), ("torch", "Size"), ("torch", "device")),
+        *(("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")),
+        *(("torch", f"{kind}Storage") for kind in ("Float", "Half", "BFloat16", "Double")),
+        *(("torch", f"{kind}Storage") for kind in ("Bool", "Byte", "Char", "Short", "Int", "Long")),
+    }
+)
 
 #: What torch raises for a file that is not what `torch.save` writes.
 _UNPICKLING_ERRORS = (
@@ -75,19 +84,23 @@ def _check_archive(path: Path) -> None:
     # `constants.pkl` makes a TorchScript archive.
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise FormatError(f"a TorchScript archive, which holds code; save its state_dict instead ({path})")
-    if len(pickles) != 1 or pickles[0].file_size > _MAX_PICKLE_BYTES:
-        raise FormatError(f"expected one data.pkl of at most {_MAX_PICKLE_BYTES >> 20} MiB ({path})")
+    if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
+        raise FormatError(f"expected one data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB ({path})")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise FormatError(f"the archive is compressed, which torch.save never does ({path})")
 
 
+def _is_inert(named: Global) -> bool:
+    return named[0].split(".")[0] in _INERT_PACKAGES
+
+
 def _inert_names(path: Path) -> list[str]:
-    """The names in the pickle that torch's unpickler would refuse. Raises FormatError for foreign ones."""
-    unknown = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    for name in unknown:
-        if name.split(".")[0] not in _INERT_PACKAGES:
-            raise FormatError(f"refused to load a pickle that names {name!r}, which could run code ({path})")
-    return unknown
+    """The names in the pickle to load as classes that do nothing. Raises FormatError for foreign ones."""
+    data = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+    names = check_pickle(
+        io.BytesIO(data), str(path), lambda named: named in _TENSOR_GLOBALS or _is_inert(named), _is_inert
+    )
+    return [".".join(named) for named in names if _is_inert(named)]
 
 
 def _named_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:

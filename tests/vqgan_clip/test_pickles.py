@@ -81,14 +81,14 @@ class Runs:
 
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(os.mkdir, "posix.mkdir"), (eval, "builtins.eval"), (getattr, "getattr"), (torch.load, "torch.serial")],
+    [(os.mkdir, "posix.mkdir"), (eval, "builtin__.eval"), (getattr, "getattr"), (torch.load, "torch.serial")],
 )
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, function: Any, name: str) -> None:
     mark = tmp_path / "mark"
     argument = f"__import__('os').mkdir({str(mark)!r})" if function is eval else str(mark)
     path = write_taming(tmp_path, random_vqgan(SMALL))
     torch.save({"state_dict": taming_state(random_vqgan(SMALL)), "x": Runs(function, argument)}, path)
-    with pytest.raises(FormatError, match=rf"names '.*{name}.*', which could run code \(.*last.ckpt\)"):
+    with pytest.raises(FormatError, match=rf"imports '.*{name}.*', which could run code \(.*last.ckpt\)"):
         load_weights(path)
     assert not mark.exists()
 
@@ -115,7 +115,7 @@ def test_instructions_that_torch_never_writes_are_refused(tmp_path: Path) -> Non
     # STACK_GLOBAL takes names from the stack, where a listing could not see them.
     data = pickle.dumps({"x": os.mkdir}, protocol=4)
     path = archive(tmp_path / "x.ckpt", **{"archive/data.pkl": data, "archive/byteorder": b"little"})
-    with pytest.raises(FormatError, match=r"not a readable file of torch.save"):
+    with pytest.raises(FormatError, match=r"with instruction FRAME, which torch\.save never writes"):
         pickled_tensors(path)
 
 
@@ -154,8 +154,8 @@ def test_an_archive_of_several_disks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_huge_pickle_is_refused(tmp_path: Path) -> None:
-    path = archive(tmp_path / "x.ckpt", **{"archive/data.pkl": bytes(17 << 20)})
-    with pytest.raises(FormatError, match=r"expected one data.pkl of at most 16 MiB"):
+    path = archive(tmp_path / "x.ckpt", **{"archive/data.pkl": bytes(9 << 20)})
+    with pytest.raises(FormatError, match=r"expected one data.pkl of at most 8 MiB"):
         pickled_tensors(path)
 
 

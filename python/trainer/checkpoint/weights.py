@@ -23,8 +23,9 @@ from torch import Tensor
 
 from pile_tools import files
 from pile_tools.errors import FormatError
+from pile_tools.pickles import Global
 from trainer.checkpoint.config_json import read_object
-from trainer.checkpoint.pickles import Global, refuse_foreign_globals
+from trainer.checkpoint.pickles import refuse_foreign_globals
 
 SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
