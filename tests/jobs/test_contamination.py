@@ -23,7 +23,7 @@ from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.jobs import contamination, order, tokenize, train_tokenizer
 from pile_tools.jobs.contamination import ContaminationConfig, Run
 from pile_tools.jobs.rewriting import CLEAN_FILE, ITEMS_FILE, MATCHES_FILE
-from pile_tools.order.interventions import Insert, insert_tokens
+from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
 from pile_tools.read.shards import find_shards
 from pile_tools.timeline.checkpoints import Intervals
 from pile_tools.tokenizers import find_tokenizer
@@ -281,10 +281,14 @@ def test_texts_that_an_intervention_inserts_are_searched(
     opened, tokenizer = open_order(ordered), find_tokenizer(dataset[1])
     tokens = tuple(tokenizer.load().encode(TEXT["absent"]).tolist())
     changed = insert_tokens(opened, [Insert(7, 2, 0, tokens)])
-    contamination.find_in_order(
-        corpus[0], changed, tmp_path, ContaminationConfig(), Run(2), Intervals((), 200), tokenizer=tokenizer
-    )
-    [row] = [row for row in matches(tmp_path) if row["id"] == "absent"]
+    output = tmp_path / "out"
+    options = ContaminationConfig(), Run(2), Intervals((), 200)
+    with pytest.raises(ConfigError, match="unsaved interventions have no manifest; save them first"):
+        contamination.find_in_order(corpus[0], changed, output, *options, tokenizer=tokenizer)
+    save_interventions(changed, tmp_path / "saved")
+    saved = open_order(tmp_path / "saved")
+    contamination.find_in_order(corpus[0], saved, output, *options, tokenizer=tokenizer)
+    [row] = [row for row in matches(output) if row["id"] == "absent"]
     assert (row["kind"], row["steps"], row["first_checkpoint"]) == ("verbatim", [7], None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -201,11 +202,25 @@ def many(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     merge.run([d, e], root / "merged" / "m")
     index.run(d, index.IndexConfig())
     (root / "terms.txt").write_text("alpha\nbeta\n")
+    (root / "items.jsonl").write_text('{"question": "alpha beta delta alpha beta delta alpha beta"}\n')
+    # An order as GPT-NeoX leaves it: arrays beside the dataset, without a manifest.
+    for path in (root / "order").glob("*.npy"):
+        shutil.copy(path, root / "tokens")
+    array = next((root / "tokens").glob("*_shuffle_idx.npy"))
+    tokens = np.fromfile(d.with_suffix(".bin"), dtype=np.uint16)
+    (root / "whole").mkdir()
+    tokens[: len(tokens) // 17 * 17].tofile(root / "whole" / "r.bin")
+    token_shards.shard(root / "whole" / "r.bin", root / "rows", shard_bytes=30_000)
+    rows = f"{root}/rows --row-length 17 --batch-size 4 --tokenizer {root}/tokenizer.json"
     for arguments in (
         f"count-ngrams {d} -o {root}/ngrams.tsv",
         f"count-ngrams {root}/shards -o {root}/words.tsv",
         f"count-terms {root}/terms.txt {root}/order --checkpoints 1 -o {root}/terms.tsv",
         f"count-terms {root}/terms.txt {d} -o {root}/of-tokens.tsv",
+        f"count-terms {root}/terms.txt {array} --batch-size 4 --checkpoints 1 -o {root}/of-arrays.tsv",
+        f"count-numbers {array} --batch-size 4 --checkpoints 1 -o {root}/numbers.tsv",
+        f"count-terms {root}/terms.txt {rows} -o {root}/of-rows.tsv",
+        f"contamination {root}/items.jsonl {array} --batch-size 4 --checkpoints 1 -o {root}/clean",
     ):
         assert run_cli(group, arguments.split()) == 0
     return root
@@ -213,6 +228,8 @@ def many(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
 
 DATASET = {"tokens/d.bin", "tokens/d.idx", "tokens/d.provenance", "tokenizer.json", "shards/00.jsonl"}
 ORDER = DATASET | {"order/order.json"}
+ARRAYS = {f"tokens/{name}_idx.npy" for name in ("doc", "sample", "shuffle")}
+ROWS = {"whole/r.bin", "rows/r-00001-of-00002.bin"}
 
 
 @pytest.mark.parametrize(
@@ -226,6 +243,10 @@ ORDER = DATASET | {"order/order.json"}
         ("ngrams.tsv", DATASET),
         ("of-tokens.tsv", DATASET | {"terms.txt"}),
         ("terms.tsv", ORDER | {"terms.txt"}),
+        ("of-arrays.tsv", DATASET | ARRAYS),
+        ("numbers.tsv", DATASET | ARRAYS),
+        ("clean", DATASET | ARRAYS),
+        ("of-rows.tsv", ROWS),
         ("words.tsv", {"shards/00.jsonl", "shards/02.jsonl"}),
     ],
 )
@@ -237,7 +258,8 @@ def test_every_kind_of_artifact_is_followed_to_the_shards(
     checks = verify.run(root / name, chain=True)
     assert {check.state for check in checks} == {"ok"}
     files = {check.path for check in checks if check.path is not None}
-    names = {str(path.relative_to(root)) for path in files}
+    # Arrays of an order are named after its settings.
+    names = {re.sub(r"d_.*_(?=\w+_idx)", "", str(path.relative_to(root))) for path in files}
     assert below <= names
     for path in files:
         good = path.read_bytes()
@@ -311,3 +333,31 @@ def test_the_last_line_counts_artifacts_files_and_what_is_absent(
     shutil.rmtree(chain / "shards")
     assert run_cli(group, ["verify", str(chain / "order"), "--chain"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("3 artifacts, 10 files; 4 inputs absent")
+
+
+@pytest.mark.parametrize("in_shards", [False, True])
+def test_an_index_that_does_not_fit_is_found_in_shards_too(chain: Path, in_shards: bool) -> None:
+    prefix = chain / "tokens" / "d"
+    for name in (".manifest.json", ".provenance"):
+        prefix.with_suffix(name).unlink()
+    if in_shards:
+        n_bytes = prefix.with_suffix(".bin").stat().st_size
+        token_shards.shard(prefix.with_suffix(".bin"), prefix.parent, shard_bytes=n_bytes // 3 * 2)
+        prefix.with_suffix(".bin").unlink()
+        (chain / "tokens" / "d.shards.manifest.json").unlink()
+    assert {check.state for check in verify.run(prefix)} == {"ok", "unsure"}
+    index_file = prefix.with_suffix(".idx")
+    data = bytearray(index_file.read_bytes())
+    # The header has 34 bytes; the lengths of sequences follow.
+    lengths = np.frombuffer(data, dtype="<i4", offset=34, count=12)
+    lengths[10] += 1
+    lengths[11] -= 1
+    index_file.write_bytes(data)
+    with pytest.raises(VerifyError):
+        verify.run(prefix)
+
+
+def test_a_list_of_checksums_has_no_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list").write_text("")
+    assert run_cli(group, ["verify", str(tmp_path), "--hashes", str(tmp_path / "list"), "--chain"]) == 2
+    assert "leave out --chain" in capsys.readouterr().err

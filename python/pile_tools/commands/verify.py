@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pile_tools.commands import artifacts, options
-from pile_tools.errors import VerifyError
+from pile_tools.errors import ConfigError, VerifyError
 from pile_tools.jobs.verify import Check, Totals, run, run_hashes
 from pile_tools.terminal import counted, note, print_document, style
 
@@ -39,6 +39,8 @@ def command(path: Path, hashes: Path | None, chain: bool, as_json: bool) -> None
       pile-tools verify pythia_deduped_pile_idxmaps --hashes shard_hashes.txt
     """
 
+    if hashes is not None and chain:
+        raise ConfigError("--hashes checks files by a list, which names no inputs: leave out --chain")
     checks: list[Check] = []
 
     def show(check: Check) -> None:

@@ -324,7 +324,7 @@ def find_in_order(
     """
     _, size = timeline.extent(order, batch_size)
     samples = core_order(order)
-    inputs = [tokenizer.entry(output), order.entry(output)]
+    inputs = [tokenizer.entry(output), *order.entries(output)]
     more = {"checkpoints": list(checkpoints.checkpoints), "batch_size": size}
     job = _job(items, output, config, run, inputs, **more)
     loaded = tokenizer.load()

@@ -374,7 +374,7 @@ def _request(
 
 
 def _order_entries(order: Order, tokenizer: TokenizerFile, output: Path) -> list[Entry]:
-    return [tokenizer.entry(output.parent), order.entry(output.parent)]
+    return [tokenizer.entry(output.parent), *order.entries(output.parent)]
 
 
 def _step_settings(order: Order, steps: Sequence[int], batch_size: int | None) -> Settings:

@@ -10,11 +10,11 @@ from pile_tools import _core, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import ORDER_FILE, Manifest, Request
+from pile_tools.order.order import ARRAYS
 from pile_tools.publish import Built, Target
 from pile_tools.terminal import counted
 from pile_tools.types import OnProgress, OrderSummary
 
-ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
 BLEND_ARRAYS = ("dataset_index", "dataset_sample_index")
 
 PACKINGS = ("packed", "pack_until_overflow", "unpacked", "megatron")

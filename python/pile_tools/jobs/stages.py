@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pile_tools import _core, checked, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError
-from pile_tools.jobs.order import ARRAYS, BLEND_ARRAYS
+from pile_tools.jobs.order import BLEND_ARRAYS
 from pile_tools.manifest import ORDER_FILE, Entry, Manifest, Request
 from pile_tools.order.open import open_order
-from pile_tools.order.order import RULES, STAGES_RULE, Order
+from pile_tools.order.order import ARRAYS, RULES, STAGES_RULE, Order
 from pile_tools.publish import Built, Target
 from pile_tools.terminal import counted
 

@@ -321,7 +321,7 @@ def _manifests_of(path: Path) -> list[Path]:
         return [path] if path.exists() else []
     stems = dict.fromkeys((path.name, path.stem))
     candidates = [path.parent / (stem + MANIFEST_SUFFIX) for stem in stems]
-    candidates.append(path.parent / MANIFEST_FILE)
+    candidates += [path.parent / name for name in (MANIFEST_FILE, ORDER_FILE)]
     if prefix := datasets.prefix_named(path):
         candidates += datasets.manifest_paths(prefix)
     return [one for one in dict.fromkeys(candidates) if one.exists() and _lists(one, path)]
@@ -367,10 +367,9 @@ def _fingerprint(path: Path) -> str:
 def _structure(prefix: Path, artifact: Path | None) -> Check:
     """The check of a dataset's index against its tokens."""
     try:
-        if datasets.with_suffix(prefix, ".bin").exists():
-            _core.TokenDataset(prefix).check()
-        elif not _core.TokenSource(prefix).has_tokens:
+        if not _core.TokenSource(prefix).has_tokens:
             return Check("absent", f"the tokens of {prefix} are not here", artifact)
+        _core.TokenDataset(prefix).check()
     except (PileError, OSError) as err:
         return Check("WRONG", _reason(err), artifact)
     return Check("ok", f"{prefix}: the index fits the tokens", artifact)

@@ -25,6 +25,7 @@ from pile_tools.order.order import (
     RULES,
     Order,
     Samples,
+    arrays_stem,
     order_file,
 )
 from pile_tools.order.remote import RemoteRows, is_address
@@ -107,7 +108,7 @@ _STEM = re.compile(
 
 def _of_arrays(path: Path, batch_size: int | None, compat: str | None) -> Order:
     """The order that GPT-NeoX wrote beside its dataset, described by the name of one of its arrays."""
-    stem = re.sub(r"_(doc|sample|shuffle)_idx\.npy$", "", path.name)
+    stem = arrays_stem(path)
     found = _STEM.fullmatch(stem)
     if found is None:
         raise FormatError(f"not a name of GPT-NeoX's index files ({path})")

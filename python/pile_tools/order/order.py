@@ -36,6 +36,9 @@ RULES = (
     STAGES_RULE,
 )
 
+#: The arrays of an order of one dataset, in files `STEM_ARRAY.npy`.
+ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
+
 #: Maximum tokens that a model sees at once: a sample has one more, and its length must fit an int32.
 MAX_SEQ_LENGTH = 2**31 - 2
 
@@ -149,15 +152,24 @@ class Order:
             raise ConfigError(f"{what} ({self.name})")
         return self.manifest
 
-    def entry(self, folder: Path) -> Entry:
-        """The order as an input of a manifest in `folder`, with the fingerprint of its dataset."""
+    def entries(self, folder: Path) -> list[Entry]:
+        """The order as inputs of a manifest in `folder`.
+
+        Its manifest, with the fingerprint of its dataset. Without one, the arrays and the dataset; for rows,
+        their path and fingerprint.
+
+        Raises ConfigError for unsaved interventions.
+        """
         entry: Entry = {"role": "order", "fingerprint": self.dataset.fingerprint}
         if self.manifest is not None:
-            return entry | self.manifest.entry(folder)
-        if self.path.is_file():
-            return entry | manifest.file_entry(self.path, folder)
-        # A folder of rows has no checksum of its own: the fingerprint identifies its files.
-        return {**entry, "path": manifest.relative(self.path, folder)}
+            return [entry | self.manifest.entry(folder)]
+        if not isinstance(self.samples, TrainingOrder):
+            raise ConfigError(f"unsaved interventions have no manifest; save them first ({self.name})")
+        if stem := arrays_stem(self.path):
+            arrays = [self.path.parent / f"{stem}_{array}.npy" for array in ARRAYS]
+            files = [manifest.file_entry(path, folder, role="order") for path in arrays]
+            return [*files, datasets.entry(self.dataset, folder)]
+        return [{**entry, "path": manifest.relative(self.path, folder)}]
 
     @property
     def dataset(self) -> Documents:
@@ -343,6 +355,12 @@ class Order:
         if batch_size < 1:
             raise ConfigError(f"batch-size must be at least 1, got {batch_size}")
         return dataclasses.replace(self, batch_size=batch_size, steps=len(self) // batch_size)
+
+
+def arrays_stem(path: Path) -> str:
+    """`STEM` of the name `STEM_ARRAY.npy` of one of GPT-NeoX's arrays; empty for another name."""
+    stem = path.name.rsplit("_", 2)[0]
+    return stem if path.name in [f"{stem}_{array}.npy" for array in ARRAYS] else ""
 
 
 def order_file(path: Path) -> Path:

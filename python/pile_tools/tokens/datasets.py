@@ -131,7 +131,7 @@ def tokenizer_of(dataset: Documents, given: AnyPath | None = None) -> Tokenizer:
     return tokenizer_file(dataset, given).load()
 
 
-def entry(dataset: TokenDataset | TokenSource, folder: Path) -> Entry:
+def entry(dataset: Documents, folder: Path) -> Entry:
     """The entry of a dataset as an input in a manifest in `folder`: path and fingerprint."""
     path = manifest.relative(Path(dataset.prefix), folder)
     return {"role": "dataset", "path": path, "fingerprint": dataset.fingerprint}
