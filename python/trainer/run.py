@@ -261,7 +261,7 @@ def plan(config: TrainConfig) -> Run:
 
 def _check_documents(order: Order) -> None:
     """Raises ConfigError for an order of rows, in which no documents are known."""
-    if all(document == -1 for _, document, _, _ in order.samples.spans(0, 1).tolist()):
+    if not order.knows_documents:
         message = "attention_within_documents needs an order of documents; these are rows of tokens"
         raise ConfigError(f"{message} ({order.name})")
 

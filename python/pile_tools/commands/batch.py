@@ -20,6 +20,7 @@ from pile_tools.order.order import Order
 from pile_tools.order.remote import RemoteRows
 from pile_tools.tables import Table
 from pile_tools.terminal import counted, echo, echo_text, note, print_document, style
+from pile_tools.tokens.datasets import subset_of
 from pile_tools.types import Tokens
 
 
@@ -148,13 +149,12 @@ def _json(
     """A row as JSON: unknown documents and subsets are null."""
     found, offset = [], 0
     for _, document, start, length in spans[spans["row"] == row].tolist():
-        origin = order.dataset.origin(document) if document >= 0 else None
         text = None if decoder is None else _text(tokens[row, offset : offset + length], decoder)
         span = {
             "document": document if document >= 0 else None,
             "start": start if document >= 0 else None,
             "n_tokens": length,
-            "subset": origin["subset"] if origin else None,
+            "subset": subset_of(order.dataset, document) if document >= 0 else None,
             "text": text,
         }
         found.append(span)

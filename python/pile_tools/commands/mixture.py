@@ -74,7 +74,7 @@ def command(
     n_columns = min(max(map(width, labels)), columns() // 3)
     n_over_time = min(len(found.shares), columns() - n_columns - 18 - _N_BAR)
     for i in largest:
-        share = float(total[i] / total.sum())
+        share = float(found.shares_of_run[i])
         means = [float(part.mean()) for part in np.array_split(found.shares[:, i], max(n_over_time, 1))]
         over_time = charts.sparkline(means)
         drawn = charts.bar(share, _N_BAR)
@@ -125,8 +125,7 @@ def _plot(order: str, found: timeline.Mixture, every: int, n_steps: int) -> Plot
     if len(largest) > _N_NAMED:
         caption += f" The {_N_NAMED} largest have their own colour; the table names all."
     subsets = [
-        [labels[i], f"{total[i]:,}", *(f"{share:.2%}" for share in _range(total, found.shares, int(i)))]
-        for i in largest
+        [labels[i], f"{total[i]:,}", *(f"{share:.2%}" for share in _range(found, int(i)))] for i in largest
     ]
     header = ["Subset", "Tokens", "Share", "Lowest", "Highest"]
     note = "Lowest and highest: shares in the tokens of one interval."
@@ -145,6 +144,7 @@ def _plot(order: str, found: timeline.Mixture, every: int, n_steps: int) -> Plot
     )
 
 
-def _range(total: NDArray[np.int64], shares: NDArray[np.float64], i: int) -> tuple[float, float, float]:
+def _range(found: timeline.Mixture, i: int) -> tuple[float, float, float]:
     """The share of a subset in all tokens, and the lowest and the highest in an interval."""
-    return float(total[i] / total.sum()), float(shares[:, i].min()), float(shares[:, i].max())
+    shares = found.shares[:, i]
+    return float(found.shares_of_run[i]), float(shares.min()), float(shares.max())

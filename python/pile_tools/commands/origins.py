@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from pile_tools.tokens.datasets import subset_of
 from pile_tools.types import Documents
 
 
@@ -13,8 +12,7 @@ def source_of(dataset: Documents, document: int) -> str:
     """Subset, shard and record of a document in print; that it is inserted; or that they are unknown."""
     origin = dataset.origin(document)
     if origin is None:
-        (subset,) = dataset.subset_numbers(np.array([document]))
-        return "origin unknown" if subset < 0 else dataset.subsets[subset]
+        return subset_of(dataset, document) or "origin unknown"
     return f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
 
 

@@ -37,6 +37,7 @@ from pile_tools.tables import records
 from pile_tools.terminal import columns, counted, echo, print_document, style
 from pile_tools.timeline import When
 from pile_tools.timeline.checkpoints import Intervals, intervals
+from pile_tools.tokens.datasets import subset_of
 
 #: Maximum texts, and maximum intervals, that are printed.
 _N_LISTED = 30
@@ -311,13 +312,14 @@ def _sightings(order: Order, answer: When, between: Intervals, names: list[str])
         values: dict[str, Any] = dict(row)
         if not order.knows_documents:
             values |= dict.fromkeys(("document", "byte", "token", "epoch"))
-        origin = None if values["document"] is None else order.dataset.origin(values["document"])
+        document = values["document"]
+        origin = None if document is None else order.dataset.origin(document)
         before, after = between.around(row["step"])
         yield values | {
             "query": unquoted(names[values.pop("text")]),
             "shard": origin and origin["shard"],
             "record": origin and origin["record"],
-            "subset": origin and origin["subset"],
+            "subset": None if document is None else subset_of(order.dataset, document),
             "checkpoint_before": before,
             "checkpoint_after": after,
         }

@@ -13,6 +13,7 @@ from pile_tools import files, publish
 from pile_tools._core import Tokenizer
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
+from pile_tools.tokens.datasets import subset_of
 
 Record: TypeAlias = dict[str, Any]
 
@@ -135,7 +136,6 @@ def _records(order: Order, step: int, tokenizer: Tokenizer) -> Iterator[Record]:
     for row, document, start, length in order.batch_spans(step).tolist():
         offset = offset if row == previous else 0
         is_known = document >= 0
-        origin = order.dataset.origin(document) if is_known else None
         ids = tokens[row, offset : offset + length].astype(np.uint32)
         yield {
             "step": step,
@@ -143,7 +143,7 @@ def _records(order: Order, step: int, tokenizer: Tokenizer) -> Iterator[Record]:
             "document": document if is_known else None,
             "start": start if is_known else None,
             "tokens": length,
-            "subset": origin["subset"] if origin else None,
+            "subset": subset_of(order.dataset, document) if is_known else None,
             "text": tokenizer.decode(ids, skip_special_tokens=False, skip_unknown=True),
         }
         previous, offset = row, offset + length

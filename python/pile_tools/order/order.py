@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core, manifest
-from pile_tools._core import Tokenizer, TrainingOrder
+from pile_tools._core import Tokenizer, TokenSource, TrainingOrder
 from pile_tools.errors import ConfigError, UnknownBatchSizeError, UnknownTokenizerError
 from pile_tools.manifest import ORDER_FILE, Entry, Manifest
 from pile_tools.tables import Table, named
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
-from pile_tools.tokens.concatenated import as_one
+from pile_tools.tokens.concatenated import as_one, sources
 from pile_tools.types import AnyPath, Documents, Tokens
 
 #: The rule of an order that was joined from orders, see `jobs.stages`.
@@ -182,7 +182,9 @@ class Order:
     @property
     def knows_documents(self) -> bool:
         """Whether the documents of the samples are known; those of rows are not."""
-        return bool(len(self.samples) == 0 or self.samples.spans(0, 1)[0, 1] >= 0)
+        # Samples do not tell: a padded one may be without any.
+        found = [source for source in sources(self.dataset) if isinstance(source, TokenSource)]
+        return self.address is None and all(source.knows_documents for source in found)
 
     @property
     def dataset_manifest(self) -> Manifest | None:

@@ -30,9 +30,20 @@ class Mixture:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of each subset in each interval: (n, n_subsets) float64 with rows that sum to 1."""
-        shares: NDArray[np.float64] = self.n_tokens / self.n_tokens.sum(axis=1, keepdims=True)
-        return shares
+        """Share of each subset in each interval: (n, n_subsets) float64. Rows sum to 1, or to 0."""
+        return shares_of(self.n_tokens)
+
+    @property
+    def shares_of_run(self) -> NDArray[np.float64]:
+        """Share of each subset in all intervals: (n_subsets,) float64."""
+        return shares_of(self.n_tokens.sum(axis=0, keepdims=True)).reshape(-1)
+
+
+def shares_of(counts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each count divided by the sum of its row, which may be 0: (n, m) -> (n, m) float64."""
+    # Padded samples of empty documents have no tokens.
+    shares: NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
 
 
 def mixture(

@@ -10,6 +10,7 @@ import numpy as np
 from pile_tools import _core
 from pile_tools.order.order import Order
 from pile_tools.tables import Table, named
+from pile_tools.timeline.mixture import mixture
 from pile_tools.timeline.steps import checked_extent, core_order
 from pile_tools.types import OnProgress
 
@@ -67,7 +68,10 @@ def repeats(
         core_order(order), n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress
     )
     first_steps = np.arange(0, n_steps, interval_steps)
-    n_read = (np.minimum(first_steps + interval_steps, n_steps) - first_steps) * size * order.seq_length
+    # Padding is not read.
+    n_read = mixture(
+        order, interval_steps=interval_steps, batch_size=batch_size, threads=threads
+    ).n_tokens.sum(axis=1)
     intervals = np.column_stack([first_steps, n_read, by_interval]).astype(np.int64)
     # The core gives the first and the last sample.
     documents[:, 4:] //= size

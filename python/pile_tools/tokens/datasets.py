@@ -151,6 +151,12 @@ def origin_entries(documents: Documents, folder: Path) -> list[Entry]:
     return entries
 
 
+def subset_of(documents: Documents, document: int) -> str | None:
+    """The subset of a document, or None if it is unknown; an inserted text has one and no other origin."""
+    (number,) = documents.subset_numbers(np.array([document], dtype=np.int64)).tolist()
+    return documents.subsets[number] if number >= 0 else None
+
+
 def prefix_of(found: Manifest) -> Path:
     """The prefix of the dataset whose own manifest this is; for that of its labels, `PREFIX` + `LABELS`."""
     return found.path.parent / found.path.name.removesuffix(MANIFEST_SUFFIX)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pile_tools import PileError, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest
+from pile_tools.timeline.mixture import shares_of
 from studies.checked import flag, items, optional, real, record, text, whole
 from studies.memorization.reading import read_canaries, read_summary
 from studies.memorization.tables import CanaryFile, Summary
@@ -194,7 +195,7 @@ def _composition(run: Run) -> Composition | None:
     by_size = np.argsort(-counts.sum(axis=0), kind="stable")
     by_size = by_size[counts.sum(axis=0)[by_size] > 0]
     labels = [*names, "not known"]
-    shares = counts[:, by_size] / counts.sum(axis=1, keepdims=True)
+    shares = shares_of(counts)[:, by_size]
     return Composition([labels[i] for i in by_size], edges, shares)
 
 

@@ -30,6 +30,7 @@ from pile_tools.terminal import (
     style,
     width,
 )
+from pile_tools.tokens.datasets import subset_of
 from trainer.recorded import RecordedRun, open_recorded
 from trainer.row_losses import RowLosses
 from trainer.subset_losses import SubsetLosses, subset_losses
@@ -144,7 +145,7 @@ def _spans_json(run: RecordedRun, spans: list[tuple[int, ...]]) -> Iterator[dict
             "document": document if document >= 0 else None,
             "start": start if document >= 0 else None,
             "n_tokens": length,
-            "subset": origin["subset"] if origin else None,
+            "subset": subset_of(run.order.dataset, document) if document >= 0 else None,
             "shard": origin["shard"] if origin else None,
             "record": origin["record"] if origin else None,
         }
