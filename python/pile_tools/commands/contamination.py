@@ -197,6 +197,7 @@ def _find(
         if len(inputs) > 1:
             raise ConfigError("give one order")
         artifacts.refuse_other(inputs[0], ["order"])
+        options.refuse_given("an order", *options.OF_RECORDS)
         # `Path.is_dir` raises an error for a list that is longer than the longest file name.
         if how.checkpoints is not None and os.path.isdir(how.checkpoints):  # noqa: PTH112
             refuse_within(Path(how.checkpoints), output, "checkpoints")
@@ -214,6 +215,7 @@ def _find(
                 tokenizer=order.tokenizer_file(how.tokenizer),
                 batch_size=how.batch_size,
             )
+    options.refuse_given("inputs without steps", "batch_size")
     if prefix is None:
         shards = artifacts.find_shards(inputs)
         n_bytes = options.size_of(shards)
@@ -223,6 +225,7 @@ def _find(
             return contamination.find_in_shards(loaded, shards, output, config, run(bar))
     if len(inputs) > 1:
         raise ConfigError("give one dataset; `pile-tools merge` joins several")
+    options.refuse_given("a dataset", *options.OF_RECORDS)
     dataset = TokenDataset(prefix)
     loaded = _loaded(items)
     with Bar("searching", dataset.n_tokens, "tokens") as bar:

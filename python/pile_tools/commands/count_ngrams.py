@@ -150,6 +150,7 @@ def _count(
     if prefix is None:
         if any(prefixes):
             raise ConfigError("give shards or the prefix of one dataset, not both")
+        options.refuse_given("shards, whose words are counted", "tokenizer")
         shards = artifacts.find_shards(inputs, "dataset")
         with Bar("counting words", options.size_of(shards)) as bar:
             return count_words(
@@ -163,6 +164,7 @@ def _count(
             )
     if len(inputs) > 1:
         raise ConfigError("give one dataset; `pile-tools merge` joins several")
+    options.refuse_given("a dataset", *options.OF_RECORDS)
     dataset = TokenDataset(prefix)
     with Bar("counting", dataset.n_tokens * len(config.lengths), "n-grams") as bar:
         return count_tokens(

@@ -157,6 +157,7 @@ def _count(
         if len(inputs) > 1:
             raise ConfigError("give one order")
         artifacts.refuse_other(inputs[0], ["order"])
+        options.refuse_given("an order", *options.OF_RECORDS)
         order, steps = order_and_steps(inputs[0], how.checkpoints, how.batch_size, how.row_length)
         with Bar("counting", steps[-1] * timeline.extent(order, how.batch_size)[1], "rows") as bar:
             return count_in_order(
@@ -172,6 +173,7 @@ def _count(
                 on_progress=bar.update,
             )
     prefix = dataset_at(inputs[0])
+    options.refuse_given("inputs without steps", "batch_size")
     if prefix is None:
         shards = artifacts.find_shards(inputs, "dataset")
         with Bar("counting", options.size_of(shards)) as bar:
@@ -187,6 +189,7 @@ def _count(
             )
     if len(inputs) > 1:
         raise ConfigError("give one dataset; `pile-tools merge` joins several")
+    options.refuse_given("a dataset", *options.OF_RECORDS)
     dataset = TokenDataset(prefix)
     with Bar("counting", dataset.n_tokens, "tokens") as bar:
         return count_in_dataset(

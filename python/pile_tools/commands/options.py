@@ -235,6 +235,18 @@ def _plot_file(context: click.Context, option: click.Parameter, path: Path | Non
     return path
 
 
+#: The options of `RecordConfig`, which say how shards are read.
+OF_RECORDS = ("text_field", "on_bad_record", "max_record")
+
+
+def refuse_given(inputs: str, *names: str) -> None:
+    """Raises ConfigError if one of these options is given, which mean nothing for such inputs."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--{name.replace('_', '-')} means nothing for {inputs}; leave it out")
+
+
 def size_of(shards: list[Path]) -> int | None:
     """The bytes of all shards; None if one is a stream, with a note that the job cannot resume."""
     if has_stream(shards):

@@ -7,7 +7,7 @@ from pathlib import Path
 from pile_tools import timeline
 from pile_tools.manifest import ORDER_FILE
 from pile_tools.order.open import open_order
-from pile_tools.order.order import Order
+from pile_tools.order.order import Order, arrays_stem
 from pile_tools.terminal import note
 from pile_tools.timeline.checkpoints import intervals
 
@@ -36,8 +36,11 @@ def opened_order(
 
 
 def is_order(path: Path) -> bool:
-    """Whether a path is that of an order, or of its `order.json`. Rows without one look like a dataset."""
-    return (path / ORDER_FILE).exists() or path.name == ORDER_FILE
+    """Whether a path can only be that of an order: its folder, its `order.json`, or one of GPT-NeoX's arrays.
+
+    Rows look like a dataset or a folder of token files.
+    """
+    return (path / ORDER_FILE).exists() or path.name == ORDER_FILE or bool(arrays_stem(path))
 
 
 def order_and_steps(

@@ -111,6 +111,8 @@ def command(
         raise ConfigError("--longest goes with --next")
     if within is not None and cnf is None:
         raise ConfigError("--within goes with --cnf")
+    if order is None:
+        options.refuse_given("a search without --order", "batch_size")
     if cnf is not None:
         if texts or file or ids or following or order:
             raise ConfigError("--cnf holds the whole query: give no texts, --file, --ids, --next or --order")
@@ -120,7 +122,8 @@ def command(
         found = index.documents(clauses, within=within)
         if as_json:
             rows = None if only_count else _with_origins(index, found)
-            print_document({"n_documents": len(found), "documents": rows, "queries": []})
+            asked = _as_asked(index, [query for clause in clauses for query in clause])
+            print_document({"n_documents": len(found), "documents": rows, "queries": asked})
         else:
             _print_documents(index, found, len(clauses), within, 0 if only_count else limit, only_count)
         return
@@ -131,6 +134,8 @@ def command(
     if following and not as_json:
         for query, name in zip(queries, names, strict=True):
             _print_next(index, name, index.next_tokens(query, longest=longest), limit)
+        if order is not None:
+            _print_steps(order, _seen(index, order, queries, batch_size), names)
         return
     counts = index.count_batch(queries, threads=threads).tolist()
     seen = None if order is None else _seen(index, order, queries, batch_size)
@@ -165,6 +170,13 @@ def _normalized(index: Index, query: Query) -> str | None:
     if not isinstance(query, str) or index.normalize(query) == query.encode():
         return None
     return index.normalize(query).decode(errors="replace")
+
+
+def _as_asked(index: Index, queries: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """The queries of `--cnf` in the document of `--json`: none of them has a count of its own."""
+    for query in queries:
+        empty = dict.fromkeys(("count", "occurrences", "next", "seen"))
+        yield {"query": unquoted(quoted(query)), "normalized": _normalized(index, query), **empty}
 
 
 def _found(

@@ -47,6 +47,7 @@ def command(
         raise ConfigError(f"the documents of the order's rows are unknown ({order})")
     seen = timeline.trace(opened, document, batch_size=batch_size)
     n_steps, _ = timeline.extent(opened, batch_size)
+    between = intervals(checkpoints, n_steps)
     dataset = opened.dataset
     n_tokens = len(dataset[document])
     if as_json:
@@ -57,7 +58,6 @@ def command(
     if not len(seen):
         echo("no sample of the order holds a part of it")
         return
-    between = intervals(checkpoints, n_steps)
     echo()
     echo(f"{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens':>17}  {'offset':>6}  between")
     labels = between.labels()

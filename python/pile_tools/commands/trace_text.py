@@ -90,6 +90,8 @@ def command(
     """
     if output is not None and output.suffix != ".html":
         raise ConfigError(f"-o writes a page, FILE.html ({output})")
+    if order is None:
+        options.refuse_given("a search without --order", "batch_size")
     written = _read(file)
     index = open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
     text = index.normalize(written).decode(errors="replace")

@@ -367,7 +367,7 @@ def _request(
         "whole_words": config.whole_words,
         "ignore_case": config.ignore_case,
         "by_subset": config.by_subset,
-        "within": config.within,
+        "within": "unit" if config.within_words is None else str(config.within_words),
         "n_pairs": len(terms.pairs),
     }
     return Request("terms", settings | more, [*terms.inputs, *inputs])

@@ -99,7 +99,7 @@ def run(
     found = [_manifest(path) for path in inputs]
     if any(one is not None and parts.PART in one.settings for one in found):
         return _run_parts(inputs, found, output, force, on_progress)
-    _refuse_mixture(inputs, found)
+    refuse_mixture(inputs, found)
     request = _request(opened, found, output)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -171,8 +171,8 @@ def _tokenizers(found: Manifest) -> list[Entry]:
     return [entry for entry in found.inputs if entry["role"] == "tokenizer"]
 
 
-def _refuse_mixture(inputs: Sequence[Path], manifests: Sequence[Manifest | None]) -> None:
-    """Raises PileError if ids mean different texts. Datasets without a manifest cannot be checked."""
+def refuse_mixture(inputs: Sequence[Path], manifests: Sequence[Manifest | None]) -> None:
+    """Raises PileError if the ids of datasets mean different texts, if manifests tell."""
     described = [(path, found) for path, found in zip(inputs, manifests, strict=True) if found is not None]
     for path, found in described[1:]:
         first_path, first = described[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from pile_tools import _core, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
+from pile_tools.jobs.merge import refuse_mixture
 from pile_tools.manifest import ORDER_FILE, Manifest, Request
 from pile_tools.order.order import ARRAYS
 from pile_tools.publish import Built, Target
 from pile_tools.terminal import counted
+from pile_tools.tokens import datasets
 from pile_tools.types import OnProgress, OrderSummary
 
 BLEND_ARRAYS = ("dataset_index", "dataset_sample_index")
@@ -129,6 +132,15 @@ class _Part:
     documents: tuple[int, int] | None
 
 
+def _same_split(split: str) -> str:
+    """A split as manifests record it, equal for equal shares; one that the core refuses as it is."""
+    try:
+        shares = [float(share) for share in re.split("," if "," in split else "/", split)]
+    except ValueError:
+        return split
+    return ",".join(str(int(share)) if share.is_integer() else str(share) for share in shares)
+
+
 def run(
     prefix: Path | Blend,
     folder: Path | None,
@@ -153,6 +165,7 @@ def run(
     Raises:
         OutputExistsError: The folder holds another order and `force` is off.
         ConfigError: The settings do not fit the datasets.
+        PileError: The datasets of a blend were made with different tokenizers.
         FormatError: A dataset is damaged.
         OSError: A file cannot be read or written.
     """
@@ -162,6 +175,7 @@ def run(
     prefixes = blend.prefixes if blend else (prefix,) if isinstance(prefix, Path) else ()
     folder = prefixes[0].parent if folder is None else folder
     sources = [_core.TokenSource(path) for path in prefixes]
+    refuse_mixture(prefixes, [datasets.manifest_of(path) for path in prefixes])
     weights, parts = _parts(prefixes, blend, [len(source) for source in sources], config)
     stem = f"blend_{config.name(0)}_{parts[0].stem.rpartition('_indexmap_')[2]}" if blend else parts[0].stem
     is_padded = config.packing in ("pack_until_overflow", "unpacked")
@@ -174,7 +188,7 @@ def run(
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "split": config.split,
+        "split": None if config.split is None else _same_split(config.split),
         "part": config.part,
         "compat": config.compat,
         "layout": {"extra": 1, "is_padded": is_padded},

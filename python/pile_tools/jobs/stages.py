@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from pile_tools import _core, checked, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError
+from pile_tools.jobs.merge import refuse_mixture
 from pile_tools.jobs.order import BLEND_ARRAYS
 from pile_tools.manifest import ORDER_FILE, Entry, Manifest, Request
 from pile_tools.order.open import open_order
 from pile_tools.order.order import ARRAYS, RULES, STAGES_RULE, Order
 from pile_tools.publish import Built, Target
 from pile_tools.terminal import counted
+from pile_tools.tokens import datasets
+from pile_tools.tokens.concatenated import prefixes
 
 #: Datasets of all stages: GPT-NeoX stores the dataset of a sample as a byte.
 MAX_DATASETS = 255
@@ -77,6 +80,7 @@ def run(
     Raises:
         OutputExistsError: The folder holds another order and `force` is off.
         ConfigError: The orders do not fit each other, or one has too few samples.
+        PileError: Their datasets were made with different tokenizers.
         FormatError: An order is damaged.
         OSError: A file cannot be read or written.
     """
@@ -86,6 +90,8 @@ def run(
     size = _batch_size(orders, batch_size)
     sources = [_source(order, stage, size) for order, stage in zip(orders, stages, strict=True)]
     _check_agree(sources)
+    read = [prefix for order in orders for prefix in prefixes(order.dataset)]
+    refuse_mixture(read, [datasets.manifest_of(prefix) for prefix in read])
     first = sources[0].record.checked_settings
     settings: Settings = {
         "rule": STAGES_RULE,
@@ -133,9 +139,13 @@ def _source(order: Order, stage: Stage, batch_size: int) -> _Source:
         raise ConfigError(f"interventions and orders of stages cannot be a stage ({order.name})")
     if order.labels is not None:
         raise ConfigError(f"an order with labels cannot be a stage ({order.name})")
-    steps = stage.steps or order.steps
+    # The run is the samples that the order was built for, in steps of any size.
+    steps = stage.steps or (order.steps and order.rebatch(batch_size=batch_size).steps)
     if steps is None:
         raise ConfigError(f"the order names no steps; give them as ORDER:STEPS ({order.name})")
+    if stage.steps is None and len(order) % batch_size:
+        what = f"the {counted(len(order), 'sample')} of its run are no whole steps of {batch_size:,}"
+        raise ConfigError(f"{what}; give the steps as ORDER:STEPS ({order.name})")
     if steps * batch_size > len(order.samples):
         needed = f"{counted(steps, 'step')} of {batch_size} need {counted(steps * batch_size, 'sample')}"
         raise ConfigError(f"{needed}, the order has {len(order.samples):,} ({order.name})")

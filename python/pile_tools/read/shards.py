@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -26,7 +27,7 @@ from pile_tools.types import ReadShard
 #: The files of a folder that are shards, by their names in any letter case, as messages list them.
 NAMES = ".jsonl, .ndjson, .json and .txt files, plain or compressed (.zst, .zstd, .gz), and .parquet files"
 
-_SHARD = re.compile(r"\.(parquet|(jsonl|ndjson|json|txt)(\.(zst|zstd|gz))?)\Z", re.IGNORECASE)
+_SHARD = re.compile(r"\.(parquet|(jsonl|ndjson|json|txt)(\.(zst|zstd|gz))?)\Z", re.IGNORECASE | re.ASCII)
 
 #: The path that names standard input.
 STANDARD_INPUT = Path("-")
@@ -530,9 +531,22 @@ def _kind_by_role(path: Path) -> str | None:
     """What a file is by its role in the manifest of its folder, if it is no shard there; else None."""
     if path.suffix.lower() not in (".parquet", ".json"):
         return None
-    found = _manifest_that_lists(path, path.parent / MANIFEST_FILE)
-    roles = [entry.get("role") for entry in found.outputs if entry["path"] == path.name] if found else []
-    return next((BESIDE_SHARDS[role] for role in roles if role in BESIDE_SHARDS), None)
+    where = path.parent / MANIFEST_FILE
+    return _beside_shards(where, files.version(where)).get(path.name) if where.is_file() else None
+
+
+@lru_cache(maxsize=16)
+def _beside_shards(where: Path, _version: object) -> dict[str, str]:
+    """What the files are, by name, that a folder's manifest lists and that are no shards.
+
+    A folder may have as many shards as its manifest has entries: it is read once for all of them.
+    """
+    try:
+        outputs = manifest.read(where).outputs
+    except (PileError, OSError):
+        return {}
+    roles = {entry["path"]: entry.get("role") for entry in outputs}
+    return {path: BESIDE_SHARDS[role] for path, role in roles.items() if role in BESIDE_SHARDS}
 
 
 def _manifest_that_lists(path: Path, where: Path) -> Manifest | None:

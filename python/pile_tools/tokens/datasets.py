@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from pile_tools import files, manifest, publish
 from pile_tools._core import TokenDataset, Tokenizer, TokenSource
 from pile_tools.config import Settings
-from pile_tools.errors import PileError, UnknownTokenizerError
+from pile_tools.errors import PileError, PileWarning, UnknownTokenizerError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
@@ -68,6 +69,12 @@ def manifests(prefix: Path) -> list[Manifest]:
     return [manifest.read(path) for path in paths if path.exists()]
 
 
+def manifest_of(prefix: Path) -> Manifest | None:
+    """The manifest of the dataset at `prefix`, or None if it has none. Raises FormatError, OSError."""
+    path = with_suffix(prefix, MANIFEST_SUFFIX)
+    return manifest.read(path) if path.exists() else None
+
+
 def token_bytes(prefix: Path) -> int:
     """Bytes of the tokens of a dataset; 0 if it cannot be opened, as the job that reads it reports that."""
     try:
@@ -102,10 +109,16 @@ def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> Tokenize
         PileError: The given one is not found.
         FormatError: The dataset was replaced since it was opened.
     """
-    if given is not None:
-        return find_tokenizer(given)
     found_in = manifests(Path(dataset.prefix))
     check_unchanged(dataset)
+    if given is not None:
+        file = find_tokenizer(given)
+        known = {(found.input("tokenizer") or {}).get("sha256") for found in found_in} - {None}
+        if known and files.sha256(file.path) not in known:
+            # It may be the same one in other bytes.
+            what = f"{file.path} is not the tokenizer file with which {dataset.prefix} was made"
+            warnings.warn(what, PileWarning, stacklevel=2)
+        return file
     for found in found_in:
         if (path := manifest.input_file(found, "tokenizer")) is not None:
             recorded = found.input("tokenizer")

@@ -296,8 +296,12 @@ impl TermQuery {
     }
 }
 
-/// The tables of occurrences, units and pairs. Each has one row for each of `totals`.
-fn term_tables(py: Python<'_>, totals: Vec<TermTotals>) -> PyResult<[Table<'_>; 3]> {
+/// The tables of occurrences, units and pairs. Each has one row for each of `totals`, of which there may be none.
+fn term_tables<'py>(
+    py: Python<'py>,
+    query: &TermQuery,
+    totals: Vec<TermTotals>,
+) -> PyResult<[Table<'py>; 3]> {
     let n_rows = totals.len();
     let [mut occurrences, mut units, mut pairs] = [Vec::new(), Vec::new(), Vec::new()];
     for row in totals {
@@ -305,14 +309,18 @@ fn term_tables(py: Python<'_>, totals: Vec<TermTotals>) -> PyResult<[Table<'_>; 
         units.extend(row.units.into_iter().map(|n| n as i64));
         pairs.extend(row.pairs.into_iter().map(|n| n as i64));
     }
-    let table = |values: Vec<i64>| {
-        let n_columns = values.len() / n_rows.max(1);
+    let table = |values: Vec<i64>, n_columns: usize| {
         values
             .into_pyarray(py)
             .reshape([n_rows, n_columns])
             .map_err(argument_error)
     };
-    Ok([table(occurrences)?, table(units)?, table(pairs)?])
+    let (n_terms, n_pairs) = (query.terms.len(), query.pairs.len());
+    Ok([
+        table(occurrences, n_terms)?,
+        table(units, n_terms)?,
+        table(pairs, n_pairs)?,
+    ])
 }
 
 /// Counts terms in the documents of shards.
@@ -364,7 +372,7 @@ pub fn shards_terms<'py>(
         count::count_terms_in_shards(&config, &query.terms()?, tokenizer, progress)
     })?;
     Ok((
-        term_tables(py, counts.totals)?,
+        term_tables(py, &query, counts.totals)?,
         counts.groups,
         counts.n_documents,
         counts.n_bad_records,
@@ -413,7 +421,7 @@ pub fn dataset_terms<'py>(
         let (terms, n_threads) = (query.terms()?, query.threads);
         count::count_terms_in_documents(&documents, &terms, decoder, n_threads, progress)
     })?;
-    term_tables(py, totals)
+    term_tables(py, &query, totals)
 }
 
 /// Counts terms in the first samples of an order, up to each of `ends`.
@@ -457,7 +465,7 @@ pub fn order_terms<'py>(
         })?;
         Ok(all)
     })?;
-    term_tables(py, totals)
+    term_tables(py, &query, totals)
 }
 
 /// Counts by Pythia's arithmetic rule in the first samples of an order, up to each of `ends`.

@@ -1,0 +1,199 @@
+"""Options that mean nothing for an input are refused; those that mean the same are one request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pile_tools import PileError, manifest, open_order
+from pile_tools.cli import group, run
+from pile_tools.errors import PileWarning
+from pile_tools.jobs import dedup, order, stages, tokenize, train_tokenizer
+from pile_tools.read import shards as shards_module
+from pile_tools.read.shards import find_shards
+
+WORDS = ["alpha", "beta", "gamma", "delta"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, dataset: Path, tokenizer: Path) -> Path:
+    """A dataset with its index, orders, lists, and another tokenizer with a dataset of it."""
+    root = tmp_path_factory.mktemp("options")
+    shards = root / "shards"
+    shards.mkdir()
+    for number in range(3):
+        texts = [" ".join(WORDS[(number + i * k) % 4] for k in range(60)) for i in range(9)]
+        lines = [json.dumps({"text": text}) + "\n" for text in texts]
+        (shards / f"{number}.jsonl").write_text("".join(lines))
+    (root / "terms.txt").write_text("alpha\nbeta\n")
+    (root / "items.jsonl").write_text('{"question": "alpha beta gamma delta alpha beta gamma delta alpha"}\n')
+    for name, size in (("tok", 270), ("other", 280)):
+        config = train_tokenizer.TrainTokenizerConfig(vocab_size=size)
+        train_tokenizer.run(find_shards([shards]), root / f"{name}.tokenizer.json", config, threads=1)
+        made = tokenize.TokenizeConfig(tokenizer=root / f"{name}.tokenizer.json")
+        tokenize.run(find_shards([shards]), root / name, made, threads=1)
+    order.run(root / "tok", root / "order", order.OrderConfig(seq_length=8, steps=10, batch_size=4))
+    assert run(group, ["index", str(root / "tok"), "--quiet"]) == 0
+    for array in (root / "order").glob("*.npy"):
+        shutil.copy(array, root)
+    return root
+
+
+@pytest.fixture
+def answer(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command in the folder: its exit code, standard output and standard error."""
+    monkeypatch.chdir(place)
+
+    def run_in(line: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(group, line.split())
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run_in
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("count-terms terms.txt tok", "--batch-size 4"),
+        ("count-terms terms.txt shards", "--batch-size 4"),
+        ("count-terms terms.txt tok", "--text-field body"),
+        ("count-terms terms.txt order --checkpoints 2", "--on-bad-record skip"),
+        ("count-terms terms.txt order --checkpoints 2", "--max-record 1KiB"),
+        ("count-ngrams tok", "--text-field body"),
+        ("count-ngrams shards", "--tokenizer tok.tokenizer.json"),
+        ("contamination items.jsonl tok -o out", "--batch-size 4"),
+        ("contamination items.jsonl shards -o out", "--batch-size 4"),
+        ("contamination items.jsonl tok -o out", "--text-field body"),
+        ("contamination items.jsonl order -o out", "--text-field body"),
+        ("search tok alpha", "--batch-size 4"),
+        ("trace-text tok terms.txt", "--batch-size 4"),
+    ],
+)
+def test_an_option_without_a_meaning_is_refused(answer: Any, place: Path, command: str, option: str) -> None:
+    code, _, err = answer(f"{command} {option}")
+    assert (code, f"{option.split()[0]} means nothing for" in err) == (2, True), err
+    assert not (place / "out").exists()
+
+
+def test_checkpoints_are_read_with_json_too(answer: Any) -> None:
+    assert answer("trace order 0 --checkpoints nonsense --json")[0] == 2
+    assert answer("verify shards --hashes terms.txt --chain")[0] == 2
+
+
+def test_arrays_are_an_order_without_further_options(answer: Any, place: Path) -> None:
+    array = next(place.glob("*_shuffle_idx.npy")).name
+    code, out, err = answer(f"count-terms terms.txt {array} --batch-size 4 --json")
+    assert code == 0, err
+    of_order = json.loads(answer("count-terms terms.txt order --json")[1])
+    assert json.loads(out)["summary"]["best"] == of_order["summary"]["best"]
+
+
+def test_next_tokens_and_steps_go_together(answer: Any) -> None:
+    code, out, err = answer("search tok alpha --next --order order")
+    assert code == 0, err
+    assert "step" in out
+
+
+def test_queries_of_cnf_are_answered_as_they_are_searched(answer: Any) -> None:
+    code, out, err = answer('search tok --cnf [["alpha"],["beta",[5]]] --json')
+    assert code == 0, err
+    assert [query["query"] for query in json.loads(out)["queries"]] == ["alpha", "beta", "tokens 5"]
+
+
+def test_another_tokenizer_is_told(place: Path, answer: Any) -> None:
+    with pytest.warns(
+        PileWarning, match=r"other\.tokenizer\.json is not the tokenizer file with which tok was made"
+    ):
+        open_order("order").tokenizer_file("other.tokenizer.json")
+    code, _, err = answer("count-terms terms.txt tok --tokenizer other.tokenizer.json")
+    assert (code, "warning: other.tokenizer.json is not the tokenizer file" in err) == (0, True), err
+    code, _, err = answer("count-terms terms.txt tok --tokenizer tok.tokenizer.json")
+    assert (code, "warning" in err) == (0, False), err
+
+
+def test_datasets_of_different_tokenizers_are_not_mixed(place: Path, tmp_path: Path) -> None:
+    config = order.OrderConfig(seq_length=8, steps=4, batch_size=4)
+    with pytest.raises(PileError, match="made with another tokenizer"):
+        order.run(order.Blend((place / "tok", place / "other")), tmp_path / "blend", config)
+    order.run(place / "other", tmp_path / "other", config)
+    chosen = [stages.Stage(place / "order"), stages.Stage(tmp_path / "other")]
+    with pytest.raises(PileError, match="made with another tokenizer"):
+        stages.run(chosen, tmp_path / "staged")
+    assert not (tmp_path / "staged").exists()
+
+
+@pytest.mark.parametrize(("size", "steps"), [(2, 40), (8, 10), (40, 2)])
+def test_a_stage_is_the_run_in_steps_of_any_size(place: Path, tmp_path: Path, size: int, steps: int) -> None:
+    both = [stages.Stage(place / "order"), stages.Stage(place / "order")]
+    made, _ = stages.run(both, tmp_path / "staged", batch_size=size)
+    assert (made.settings["steps"], made.summary["n_samples"]) == (steps, 80)
+
+
+def test_a_run_of_no_whole_steps_is_no_stage(place: Path, tmp_path: Path) -> None:
+    both = [stages.Stage(place / "order"), stages.Stage(place / "order")]
+    with pytest.raises(PileError, match="40 samples of its run are no whole steps of 3; give the"):
+        stages.run(both, tmp_path / "staged", batch_size=3)
+
+
+@pytest.mark.parametrize(
+    ("command", "spellings"),
+    [
+        ("count-terms terms.txt tok --pairs all -o {}.tsv", ["--within 10", "--within 010"]),
+        (
+            "order tok -o {} --seq-length 8 --samples 5",
+            ["--split 8,1,1", "--split 8/1/1", "--split 08,1,1.0"],
+        ),
+    ],
+)
+def test_equal_values_are_one_request(
+    answer: Any, tmp_path: Path, command: str, spellings: list[str]
+) -> None:
+    for spelling in spellings:
+        code, _, err = answer(f"{command.format(tmp_path / 'made')} {spelling}")
+        assert code == 0, err
+
+
+@pytest.mark.parametrize("line", ["", '{"bad": 1}\n'])
+def test_terms_of_no_documents_are_counted_by_subset(answer: Any, tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.jsonl").write_text(line)
+    options = "--by-subset --pairs all --on-bad-record skip --json"
+    code, out, err = answer(f"count-terms terms.txt {tmp_path / 'x.jsonl'} {options}")
+    assert code == 0, err
+    assert [term["occurrences"] for term in json.loads(out)["summary"]["best"]] == [0, 0]
+
+
+def test_a_manifest_of_many_shards_is_read_once(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(30):
+        (many / f"{number:02}.json").write_bytes((place / "shards" / "0.jsonl").read_bytes())
+    dedup.run(find_shards([many]), tmp_path / "out", dedup.DedupConfig(), threads=1, memory=1 << 28)
+    read, read_manifest = [], manifest.read
+
+    def reading(path: Path) -> manifest.Manifest:
+        read.append(path)
+        return read_manifest(path)
+
+    monkeypatch.setattr(manifest, "read", reading)
+    shards_module._beside_shards.cache_clear()
+    found = find_shards([tmp_path / "out"])
+    assert len(found) == 30
+    assert [entry.reason for entry in found.passed_over if "clusters" in entry.reason]
+    assert len(read) < 5
+
+
+def test_names_are_those_of_ascii(tmp_path: Path) -> None:
+    # Without regard to case, U+017F is an s to Unicode, and not to the core.
+    for name in ("a.JSONL", "b.j\u017fonl"):
+        (tmp_path / name).write_text('{"text": "x"}\n')
+    found = find_shards([tmp_path])
+    assert [path.name for path in found] == ["a.JSONL"]
+    assert [entry.path.name for entry in found.passed_over] == ["b.j\u017fonl"]
