@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import open_order, timeline
+from pile_tools import Order, open_order, timeline
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
 from pile_tools.jobs.order import OrderConfig, run
@@ -92,3 +92,45 @@ def test_an_inserted_text_has_its_subset_in_every_answer(
     exported = tmp_path / "e.csv"
     assert run_cli(group, ["export", str(tmp_path / "s"), "--steps", "1:2", "-o", str(exported)]) == 0
     assert '"inserted"' in exported.read_text()
+
+
+def counted_plainly(opened: Order, documents: list[list[int]], interval: int) -> list[list[int]]:
+    """By interval of steps: the tokens read, those read before in their document, and only in a duplicate."""
+    size, n_steps = opened.batch_size or 1, opened.steps or 0
+    same_as = [documents.index(document) for document in documents]
+    counts = [[0, 0, 0] for _ in range(-(-n_steps // interval))]
+    read: set[tuple[int, int]] = set()
+    read_in_class: set[tuple[int, int]] = set()
+    for sample in range(n_steps * size):
+        count = counts[sample // size // interval]
+        offset = 0
+        for _, document, start, length in opened.samples.spans(sample, 1).tolist():
+            for token in range(start, start + min(length, opened.seq_length - offset)):
+                count[0] += 1
+                count[1] += (document, token) in read
+                count[2] += (document, token) not in read and (same_as[document], token) in read_in_class
+                read.add((document, token))
+                read_in_class.add((same_as[document], token))
+            offset += length
+    return counts
+
+
+@pytest.mark.parametrize("packing", [*PACKINGS, "packed"])
+@pytest.mark.parametrize("seed", range(8))
+def test_repeats_are_those_of_a_plain_count(tmp_path: Path, packing: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kinds = [rng.integers(1, 90, rng.integers(0, 30)).tolist() for _ in range(12)]
+    documents = [kinds[i] for i in rng.integers(0, 12, 15)]
+    prefix = write_dataset(tmp_path / "d", documents)
+    settings = OrderConfig(seq_length=8, steps=5, batch_size=4, packing=packing, seed=seed)
+    run(prefix, tmp_path / "o", settings)
+    shuffle = next((tmp_path / "o").glob("*_shuffle_idx.npy"))
+    for is_damaged in (False, True):
+        if is_damaged:
+            listed = np.load(shuffle)
+            listed[1:4] = listed[0]
+            np.save(shuffle, listed)
+        opened = open_order(tmp_path / "o", compat="gpt-neox" if packing != "packed" else None)
+        found = timeline.repeats(opened, interval_steps=2).intervals
+        columns = [found[name].tolist() for name in ("n_tokens", "by_epoch", "by_duplicate")]
+        assert [list(row) for row in zip(*columns, strict=True)] == counted_plainly(opened, documents, 2)

@@ -107,8 +107,10 @@ def find_tokenizer(name: AnyPath) -> TokenizerFile:
         checked.open_regular(file).close()
         return TokenizerFile(file)
     hub_name = _HUB_NAME.fullmatch(os.fspath(name))
-    if path.exists() or hub_name is None or path.suffix == ".json":
-        return TokenizerFile(path)  # Reading a missing file raises an error that names it.
+    if os.path.lexists(path) or hub_name is None or path.suffix == ".json":
+        return TokenizerFile(
+            path
+        )  # Reading a missing file, or by a broken link, raises an error that names it.
     return _fetch(hub_name["id"], hub_name["revision"])
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from pile_tools import PileError, manifest, open_order
+from pile_tools import ConfigError, PileError, manifest, open_order, timeline
 from pile_tools.cli import group, run
 from pile_tools.errors import PileWarning
-from pile_tools.jobs import dedup, order, stages, tokenize, train_tokenizer
+from pile_tools.jobs import dedup, order, stages, tokenize, train_tokenizer, verify
 from pile_tools.read import shards as shards_module
 from pile_tools.read.shards import find_shards
+from pile_tools.timeline.checkpoints import Intervals
 
 WORDS = ["alpha", "beta", "gamma", "delta"]
 
@@ -196,3 +197,62 @@ def test_names_are_those_of_ascii(tmp_path: Path) -> None:
     found = find_shards([tmp_path])
     assert [path.name for path in found] == ["a.JSONL"]
     assert [entry.path.name for entry in found.passed_over] == ["b.j\u017fonl"]
+
+
+def test_a_broken_link_is_no_name_of_the_hub(answer: Any, tmp_path: Path) -> None:
+    (tmp_path / "tok").symlink_to("nowhere")
+    code, _, err = answer(f"count-terms terms.txt tok --tokenizer {tmp_path / 'tok'}")
+    assert (code, f"No such file or directory ({tmp_path / 'tok'})" in err) == (1, True), err
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_steps_have_samples(place: Path, size: int) -> None:
+    opened = open_order(place / "order")
+    for ask in (
+        timeline.mixture,
+        timeline.repeats,
+        lambda order, **more: timeline.when(order, ["a"], **more),
+    ):
+        with pytest.raises(ConfigError, match="batch-size must be at least 1"):
+            ask(opened, batch_size=size)
+
+
+def test_labels_are_parallel_to_the_tokens(place: Path, tmp_path: Path) -> None:
+    config = order.OrderConfig(seq_length=8, steps=2, batch_size=4, packing="unpacked")
+    order.run(place / "tok", tmp_path / "same", config, labels=place / "tok")
+    with pytest.raises(ConfigError, match=r"document 0 has .* labels?: .*other is not parallel to .*tok"):
+        order.run(place / "tok", tmp_path / "lengths", config, labels=place / "other")
+    made = tokenize.TokenizeConfig(tokenizer=place / "tok.tokenizer.json")
+    tokenize.run(find_shards([place / "shards" / "0.jsonl"]), tmp_path / "few", made, threads=1)
+    with pytest.raises(ConfigError, match="9 documents of labels for 27 of tokens"):
+        order.run(place / "tok", tmp_path / "documents", config, labels=tmp_path / "few")
+
+
+def test_verify_reads_a_manifest_once_for_all_its_shards(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(30):
+        shutil.copy(place / "shards" / f"{number % 3}.jsonl", many / f"{number:02}.jsonl")
+    dedup.run(find_shards([many]), tmp_path / "out", dedup.DedupConfig(), threads=1, memory=1 << 28)
+    made = tokenize.TokenizeConfig(tokenizer=place / "tok.tokenizer.json")
+    tokenize.run(find_shards([tmp_path / "out"]), tmp_path / "d", made, threads=1)
+    read, read_manifest = [], manifest.read
+
+    def reading(path: Path) -> manifest.Manifest:
+        read.append(path)
+        return read_manifest(path)
+
+    monkeypatch.setattr(manifest, "read", reading)
+    assert {check.state for check in verify.run(tmp_path / "d", chain=True)} == {"ok"}
+    assert len(read) < 20
+
+
+def test_the_checkpoints_around_a_step_are_those_of_a_search_of_all() -> None:
+    known = (0, 1, 4, 9)
+    for step in range(12):
+        before, after = [c for c in known if c <= step], [c for c in known if c > step]
+        expected = (before[-1] if before else None), (after[0] if after else None)
+        assert Intervals(known, 12).around(step) == expected
+    assert Intervals((), 12).around(3) == (None, None)

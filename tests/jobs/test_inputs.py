@@ -222,6 +222,18 @@ def test_what_is_wrong_with_a_parquet_column_is_told(tmp_path: Path, tokenizer: 
         tokenized(path, tmp_path / "d", tokenizer)
 
 
+def test_a_subset_that_is_not_utf_8_is_a_bad_record(tmp_path: Path, tokenizer: Path) -> None:
+    path = tmp_path / "a.parquet"
+    subsets = [{"pile_set_name": name} for name in (b"Books", b"\xff", None)]
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], "meta": subsets}), path)
+    with pytest.raises(FormatError, match="the name of its subset is not UTF-8"):
+        tokenized(path, tmp_path / "d", tokenizer)
+    made = tokenized(path, tmp_path / "e", tokenizer, on_bad_record="skip")
+    assert made is not None
+    dataset = TokenDataset(tmp_path / "e")
+    assert [dataset.origin(i)["subset"] for i in range(len(dataset))] == ["Books", None]
+
+
 def test_files_that_cannot_be_read_are_told(tmp_path: Path, tokenizer: Path) -> None:
     config = TokenizeConfig(tokenizer=tokenizer)
     (tmp_path / "a.jsonl").mkdir()

@@ -363,3 +363,17 @@ def test_a_dataset_that_is_replaced_while_it_is_merged_is_told(
     with pytest.raises(FormatError, match=r"was replaced since it was opened.*a\.manifest\.json"):
         merge.run([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
     assert not (tmp_path / "m.manifest.json").exists()
+
+
+def test_parts_are_named_by_any_of_their_files(tmp_path: Path, shards: Path, tokenizer: Path) -> None:
+    for number in (1, 2):
+        config = TokenizeConfig(tokenizer=tokenizer)
+        tokenize.run(find_shards([shards]), tmp_path / "d", config, part=Part(number, 2), threads=1)
+    parts = tmp_path / "d.parts"
+    prefixes = sorted(path.with_suffix("") for path in parts.glob("*.idx"))
+    # A part's tokens are named as the first or second shard of a token file is.
+    for pattern in ("*.bin", "*.idx", "*"):
+        assert find_datasets(sorted(parts.glob(pattern))) == prefixes
+    for name in ("part-00001-of-00002", "part-00001-of-00002.bin"):
+        [(file, _)] = _core.token_files(parts / name)
+        assert Path(file) == parts / "part-00001-of-00002.bin"

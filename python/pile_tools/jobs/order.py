@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pile_tools import _core, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
@@ -132,6 +134,22 @@ class _Part:
     documents: tuple[int, int] | None
 
 
+def _refuse_other_lengths(prefix: Path, labels: Path, sources: list[_core.TokenSource]) -> None:
+    """Raises ConfigError for labels that are not parallel to the tokens: a label for each token."""
+    n_documents, n_labels = len(sources[0]), len(sources[-1])
+    if n_documents != n_labels:
+        what = f"{counted(n_labels, 'document')} of labels for {n_documents:,} of tokens"
+        raise ConfigError(f"{what}: {labels} is not parallel to {prefix}")
+    if not all(source.has_tokens for source in (sources[0], sources[-1])):
+        return
+    lengths = [_core.TokenDataset(path).lengths() for path in (prefix, labels)]
+    differing = np.flatnonzero(lengths[0] != lengths[1])
+    if len(differing):
+        n_tokens, n_labels = (int(of[differing[0]]) for of in lengths)
+        what = f"document {differing[0]:,} has {counted(n_tokens, 'token')} and {counted(n_labels, 'label')}"
+        raise ConfigError(f"{what}: {labels} is not parallel to {prefix}")
+
+
 def _same_split(split: str) -> str:
     """A split as manifests record it, equal for equal shares; one that the core refuses as it is."""
     try:
@@ -198,6 +216,7 @@ def run(
     roles = [("dataset", path, source.fingerprint) for path, source in zip(prefixes, sources, strict=True)]
     if labels is not None:
         sources.append(_core.TokenSource(labels))
+        _refuse_other_lengths(prefixes[0], labels, sources)
         roles.append(("labels", labels, sources[-1].fingerprint))
     inputs = [
         {"role": role, "path": manifest.relative(path, folder), "fingerprint": fingerprint}

@@ -27,7 +27,7 @@ SHARD_BYTES = 5_000_000_000
 MAX_SHARDS = 100_000
 
 _CHUNK_BYTES = 8 << 20
-_SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
+_SHARD = re.compile(r"(?P<base>.+)-(?P<number>[0-9]{5,})-of-(?P<last>[0-9]{5,})\.bin", re.DOTALL)
 _HASH = r"[0-9a-fA-F]{64}"
 #: The lines of `sha256sum`, and those of Pythia's `shard_hashes.txt`.
 _HASH_FIRST = re.compile(rf"({_HASH})[ \t]+(.+)")

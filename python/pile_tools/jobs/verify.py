@@ -175,6 +175,8 @@ class _Verifier:
         self._pending: deque[Path] = deque()
         self._artifacts: set[str] = set()
         self._digests: dict[str, tuple[int, str]] = {}
+        # The manifest of a folder lists thousands of shards, and is asked for each of them.
+        self._outputs: dict[Path, frozenset[str] | None] = {}
         self._reported: set[tuple[str, str]] = set()
 
     def start(self, path: Path) -> Iterator[Check]:
@@ -245,7 +247,7 @@ class _Verifier:
         else:
             yield self._whole_or_shards(path, entry, found.path, absent="absent")
         if self._chain:
-            made = _manifests_of_dataset(path) if is_dataset else _manifests_of(path)
+            made = _manifests_of_dataset(path) if is_dataset else self._manifests_of(path)
             self._pending += made
             if is_dataset and datasets.with_suffix(path, MANIFEST_SUFFIX) not in made:
                 yield from self._foreign_dataset(path, made, found.path)
@@ -282,6 +284,24 @@ class _Verifier:
             return Check("WRONG", f"{path} has another SHA-256 than the expected one", artifact)
         return Check("ok", f"{path} ({counted(n_bytes, 'byte')})", artifact, path)
 
+    def _manifests_of(self, path: Path) -> list[Path]:
+        """The manifests that list an input as an output: itself, beside it, or in its folder."""
+        if _is_manifest_name(path):
+            return [path] if path.exists() else []
+        stems = dict.fromkeys((path.name, path.stem))
+        candidates = [path.parent / (stem + MANIFEST_SUFFIX) for stem in stems]
+        candidates += [path.parent / name for name in (MANIFEST_FILE, ORDER_FILE)]
+        if prefix := datasets.prefix_named(path):
+            candidates += datasets.manifest_paths(prefix)
+        return [one for one in dict.fromkeys(candidates) if self._lists(one, path)]
+
+    def _lists(self, found: Path, path: Path) -> bool:
+        """Whether a manifest is there and lists a file; True for a damaged one, so that it is reported."""
+        if found not in self._outputs:
+            self._outputs[found] = _outputs_of(found) if found.exists() else frozenset()
+        outputs = self._outputs[found]
+        return outputs is None or os.path.normpath(path) in outputs
+
     def _sha256(self, path: Path) -> tuple[int, str]:
         real = os.path.realpath(path)
         if real not in self._digests:
@@ -315,27 +335,13 @@ def _manifests_of_dataset(path: Path) -> list[Path]:
     return [made for prefix in prefixes for made in datasets.manifest_paths(prefix) if made.exists()]
 
 
-def _manifests_of(path: Path) -> list[Path]:
-    """The manifests that list an input as an output: itself, beside it, or in its folder."""
-    if _is_manifest_name(path):
-        return [path] if path.exists() else []
-    stems = dict.fromkeys((path.name, path.stem))
-    candidates = [path.parent / (stem + MANIFEST_SUFFIX) for stem in stems]
-    candidates += [path.parent / name for name in (MANIFEST_FILE, ORDER_FILE)]
-    if prefix := datasets.prefix_named(path):
-        candidates += datasets.manifest_paths(prefix)
-    return [one for one in dict.fromkeys(candidates) if one.exists() and _lists(one, path)]
-
-
-def _lists(found: Path, path: Path) -> bool:
-    """Whether a manifest lists a file as an output; True for a damaged one, so that it is reported."""
+def _outputs_of(found: Path) -> frozenset[str] | None:
+    """The paths of the outputs that a manifest lists; None for a damaged one."""
     try:
         made = manifest.read(found)
     except (PileError, OSError):
-        return True
-    return any(
-        os.path.normpath(made.folder / entry["path"]) == os.path.normpath(path) for entry in made.outputs
-    )
+        return None
+    return frozenset(os.path.normpath(made.folder / entry["path"]) for entry in made.outputs)
 
 
 def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:

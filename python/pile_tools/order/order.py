@@ -244,7 +244,12 @@ class Order:
         return len(self.samples) // self.step_size(batch_size)
 
     def step_size(self, batch_size: int | None = None) -> int:
-        """The samples of a step: `batch_size`, or by default the order's. Raises UnknownBatchSizeError."""
+        """The samples of a step: `batch_size`, or by default the order's.
+
+        Raises UnknownBatchSizeError; ConfigError for a size below 1.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch-size must be at least 1, got {batch_size}")
         size = batch_size or self.batch_size
         if size is None:
             raise UnknownBatchSizeError(f"the order names no batch size ({self.name})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import os
 import re
@@ -56,9 +57,9 @@ class Intervals:
 
         The checkpoint with the number of the step is before it: step s makes update s + 1.
         """
-        before = [c for c in self.checkpoints if c <= step]
-        after = [c for c in self.checkpoints if c > step]
-        return (before[-1] if before else None), (after[0] if after else None)
+        n_before = bisect.bisect_right(self.checkpoints, step)
+        after = self.checkpoints[n_before] if n_before < len(self.checkpoints) else None
+        return (self.checkpoints[n_before - 1] if n_before else None), after
 
 
 def intervals(given: str | None, n_steps: int) -> Intervals:

@@ -30,7 +30,7 @@ LABELS, SHARDS, TOKEN_FILE = ".provenance", ".shards", ".bin"
 #: Suffixes of the files by which users may name a dataset.
 SUFFIXES = (*FILES, MANIFEST_SUFFIX)
 
-_SHARD = re.compile(r"(.+)-[0-9]{5,}-of-[0-9]{5,}\.bin")
+_SHARD = re.compile(r"(.+)-[0-9]{5,}-of-[0-9]{5,}\.bin", re.DOTALL)
 
 #: Makes the dataset's files in a folder. Returns the manifest's summary, with the checksum of the `.bin` as
 #: `bin_sha256`, and the manifest's inputs.
@@ -47,6 +47,9 @@ def prefix_named(path: Path) -> Path | None:
 
     A manifest must be the dataset's own: of that of its labels or shards the result keeps the infix.
     """
+    # The tokens of a part are named as a shard is, but have an index of their own.
+    if path.suffix == ".bin" and path.with_suffix(".idx").exists():
+        return path.with_suffix("")
     if found := _SHARD.fullmatch(path.name):
         return path.parent / found[1]
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)

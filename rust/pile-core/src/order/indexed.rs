@@ -291,6 +291,18 @@ impl IndexedSamples {
         }
         Ok(in_order)
     }
+
+    /// Whether the shuffle lists a sample more than once, as a damaged one may.
+    fn has_repeated_samples(&self) -> bool {
+        let n = self.shuffle_idx.n_rows();
+        let mut is_listed = vec![false; n as usize];
+        (0..n).any(|position| {
+            let sample = self.shuffle_idx.get(position, 0).unwrap_or(n) as usize;
+            is_listed
+                .get_mut(sample)
+                .is_none_or(|is_listed| std::mem::replace(is_listed, true))
+        })
+    }
 }
 
 impl Samples for IndexedSamples {
@@ -326,6 +338,9 @@ impl Samples for IndexedSamples {
     }
 
     fn n_copies(&self, source: &dyn TokenSource) -> Result<Vec<u32>> {
+        if self.layout.is_padded || self.has_repeated_samples() {
+            return appearances::spans_by_document(self, source);
+        }
         let mut n_copies = vec![0; source.n_documents() as usize];
         for entry in 0..self.doc_idx.n_rows() {
             appearances::count(&mut n_copies, self.document_at(entry, source)?)?;

@@ -251,14 +251,21 @@ impl GroupColumns {
         let mut subsets = self.subset.as_ref().map(StringColumn::items);
         for text in self.text.items() {
             let subset = subsets.as_mut().and_then(Iterator::next).flatten();
-            let subset = subset.and_then(|name| std::str::from_utf8(name.data()).ok());
+            let subset = subset
+                .map(|name| std::str::from_utf8(name.data()))
+                .transpose();
+            let missing = match subset {
+                _ if text.is_none() => Some("null, expected a string"),
+                Err(_) => Some("the name of its subset is not UTF-8"),
+                Ok(_) => None,
+            };
             found
                 .bytes
                 .extend_from_slice(text.map_or(&[][..], ByteArray::data));
             found.texts.push(ColumnText {
                 end: found.bytes.len(),
-                subset: subset.map(Arc::from),
-                missing: text.is_none().then_some("null, expected a string"),
+                subset: subset.ok().flatten().map(Arc::from),
+                missing,
             });
         }
         Ok(n > 0)

@@ -24,6 +24,13 @@ pub struct TokenFiles {
     starts: Vec<u64>,
 }
 
+/// The base of a shard's name, unless the file has an index of its own, as a part of a dataset has: it is then no shard.
+fn shard_base(path: &Path) -> Option<String> {
+    let name = name_of(path);
+    let (base, ..) = parse_name(&name)?;
+    (!path.with_extension("idx").exists()).then(|| base.to_owned())
+}
+
 /// Splits the name of a shard into its base, its number and the number of the last shard.
 fn parse_name(name: &str) -> Option<(&str, u64, u64)> {
     let (rest, last) = name.strip_suffix(".bin")?.rsplit_once("-of-")?;
@@ -41,8 +48,8 @@ fn name_of(path: &Path) -> Cow<'_, str> {
 
 /// The prefix of the dataset to which a token file or shard belongs.
 fn prefix_of(path: &Path) -> PathBuf {
-    match parse_name(&name_of(path)) {
-        Some((base, ..)) => path.with_file_name(base),
+    match shard_base(path) {
+        Some(base) => path.with_file_name(base),
         None if path.extension().is_some_and(|suffix| suffix == "bin") => path.with_extension(""),
         None => path.to_owned(),
     }
@@ -71,10 +78,10 @@ fn find(path: &Path) -> Result<Vec<PathBuf>> {
         };
     }
     // A missing shard or a broken link is an error that `scan` words from the names of the other shards.
-    if let Some((base, _, _)) = parse_name(&name_of(path)) {
-        let (shards, _) = scan(folder_of(path), Some(base))?;
+    if let Some(base) = shard_base(path) {
+        let (shards, _) = scan(folder_of(path), Some(&base))?;
         return match shards.as_slice() {
-            [] => Err(Error::malformed(folder_of(path), no_shards(base))),
+            [] => Err(Error::malformed(folder_of(path), no_shards(&base))),
             _ => Ok(shards),
         };
     }
