@@ -65,28 +65,39 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
     """
     _refuse_in_source(branch.source, output)
     is_run = (branch.source / RUN_FILE).is_file()
-    if is_run and not branch.fresh_moments:
-        folder = folders.step_folder(folders.resume_folder(branch.source), branch.step)
-        named, role = [folder / MANIFEST_FILE], STATE_ROLE
-    elif is_run:
-        folder = folders.step_folder(folders.checkpoints_folder(branch.source), branch.step)
-        named, role = [folder / MANIFEST_FILE], WEIGHTS_ROLE
+    role = WEIGHTS_ROLE if branch.fresh_moments else STATE_ROLE
+    recorded = _recorded(output, role)
+    if is_run:
+        parent = folders.checkpoints_folder if branch.fresh_moments else folders.resume_folder
+        folder = folders.step_folder(parent(branch.source), branch.step)
+        named = [folder / MANIFEST_FILE]
+        if not named[0].is_file():
+            if recorded:
+                return Source(folder, recorded)
+            raise PileError(_missing(branch, role))
     elif branch.fresh_moments:
-        folder, role = branch.source, WEIGHTS_ROLE
-        names = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin*")
-        named = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
+        folder = branch.source
+        try:
+            named = _weight_files(folder)
+        except FileNotFoundError:
+            if recorded:
+                return Source(folder, recorded)
+            raise
     else:
         raise PileError(
             f"no run, so there is no state of the optimizer; fresh_moments starts from weights alone "
             f"({branch.source})"
         )
-    recorded = _recorded(output, role)
-    if recorded and not any(path.is_file() for path in named):
-        return Source(folder, recorded)
-    if not named or not all(path.is_file() for path in named):
-        raise PileError(_missing(branch, role))
     inputs = [{"role": role, "path": str(path), "sha256": files.sha256(path)} for path in named]
     return Source(folder, tuple(inputs))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that a model's weights are read from, sorted. Raises FormatError, OSError."""
+    # Imported here: it imports torch, which takes seconds.
+    from trainer.checkpoint.weights import weight_files
+
+    return sorted(weight_files(folder))
 
 
 def _refuse_in_source(source: Path, output: Path) -> None:

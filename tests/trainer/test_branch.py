@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 import trainer
 from pile_tools import manifest
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
-from trainer.branching import config_of_branch
+from trainer.branching import config_of_branch, find_source
 from trainer.config import (
     BranchConfig,
     ModelConfig,
@@ -80,6 +81,57 @@ def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path,
     assert (found.checkpoint_every, found.validation and found.validation.rows) == (13, 3)
     changed = recipe(config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.2}), run.order, n_known)
     assert (changed.stages, changed.optimizer.lr, changed.optimizer.min_lr) == ((), 0.2, 0.02)
+
+
+def write_model(folder: Path, kind: str) -> set[str]:
+    """Writes two tensors as weights of a kind; returns the names of its files."""
+    folder.mkdir()
+    tensors = {name: torch.full((2,), float(i)) for i, name in enumerate("ab")}
+    suffix = "bin" if "pickles" in kind else "safetensors"
+    stem = "pytorch_model" if suffix == "bin" else "model"
+
+    def save(names: str, path: Path) -> None:
+        chosen = {name: tensors[name] for name in names}
+        if suffix == "bin":
+            torch.save(chosen, path)
+        else:
+            save_file(chosen, path)
+
+    if "whole" in kind:
+        save("ab", folder / f"{stem}.{suffix}")
+        return {f"{stem}.{suffix}"}
+    shards = {name: f"{stem}-{name}.{suffix}" if "usual" in kind else f"w{name}.{suffix}" for name in "ab"}
+    for name, shard in shards.items():
+        save(name, folder / shard)
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": shards}))
+    return {*shards.values(), f"{stem}.{suffix}.index.json"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["whole", "whole pickles", "usual shards", "usual pickles", "other shards", "other pickles"]
+)
+def test_the_files_that_weights_are_read_from_are_the_inputs(tmp_path: Path, kind: str) -> None:
+    """Each of them, whatever an index calls it, and no other that looks like one."""
+    model, output = tmp_path / "model", tmp_path / "b"
+    read = write_model(model, kind)
+    for name in ("model-extra.safetensors", "pytorch_model-extra.bin"):
+        (model / name).write_bytes(b"not read")
+    branch = BranchConfig(source=model, fresh_moments=True, rewarm=1)
+    before = find_source(branch, output)
+    assert {Path(entry["path"]).name for entry in before.inputs} == read
+    for name in read:
+        whole = (model / name).read_bytes()
+        (model / name).write_bytes(whole + b" ")
+        assert find_source(branch, output) != before, name
+        (model / name).write_bytes(whole)
+    shutil.rmtree(model)
+    with pytest.raises(FileNotFoundError, match="no weights here"):
+        find_source(branch, output)
+    output.mkdir()
+    manifest.write(output / "run.json", manifest.Request("run", {}, before.entries(output)), [], {})
+    assert [entry["sha256"] for entry in find_source(branch, output).inputs] == [
+        entry["sha256"] for entry in before.inputs
+    ]
 
 
 @pytest.fixture(scope="module")
