@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from pile_tools import open_order
-from pile_tools.errors import VerifyError
+from pile_tools.errors import FormatError, VerifyError
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
+from pile_tools.jobs.token_shards import shard
 from trainer.data_check import DataCheck
 
 
@@ -53,8 +54,46 @@ def test_tokens_are_read_once_a_run_and_arrays_at_every_start(folder: Path) -> N
     assert check(folder)[0] == arrays + tokens.stat().st_size
 
 
+def test_tokens_in_shards_are_the_bytes_of_their_file(folder: Path) -> None:
+    """Shards that are read in place of the token file are compared with its checksum, and noted."""
+    (tokens,) = folder.glob("*.bin")
+    n_bytes = tokens.stat().st_size
+    shard(tokens, folder, shard_bytes=n_bytes // 3 + 1)
+    tokens.unlink()
+    arrays = sum(path.stat().st_size for path in (folder / "order").glob("*.npy"))
+    first, unverified = check(folder)
+    assert (first >= n_bytes + arrays, unverified) == (True, [])
+    assert check(folder) == (arrays, [])
+    shards = sorted(folder.glob("*-of-*.bin"))
+    assert len(shards) == 3
+    order = open_order(folder / "order")
+    for path in shards:
+        whole = path.read_bytes()
+        damage(path)
+        data = DataCheck(order, folder / "run/checked.json")
+        assert data.n_bytes == arrays + n_bytes
+        with pytest.raises(
+            VerifyError, match=r"damaged or replaced \(.*-00000-of-00002.bin and 2 more shards"
+        ):
+            data.run()
+        path.write_bytes(whole)
+    assert check(folder) == (arrays + n_bytes, [])
+    shards[1].unlink()
+    with pytest.raises(FormatError, match="00001-of-00002"):
+        DataCheck(order, folder / "run/checked.json")
+
+
+@pytest.mark.parametrize("name", ["order/*_doc_idx.npy", "*.bin", "*.idx", "*.provenance"])
+def test_every_missing_file_is_named(folder: Path, name: str) -> None:
+    order = open_order(folder / "order")
+    (path,) = folder.glob(name)
+    path.unlink()
+    with pytest.raises((VerifyError, FormatError), match=path.name.removesuffix(".bin")):
+        DataCheck(order, folder / "run/checked.json").run()
+
+
 @pytest.mark.parametrize("is_known", [False, True])
-def test_every_damaged_or_missing_file_is_named(folder: Path, is_known: bool) -> None:
+def test_every_damaged_file_is_named(folder: Path, is_known: bool) -> None:
     if is_known:
         check(folder)
     paths = [*(folder / "order").glob("*.npy"), *folder.glob("*.bin"), *folder.glob("*.provenance")]
