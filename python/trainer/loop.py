@@ -52,6 +52,7 @@ from trainer.model.neox import GPTNeoX
 from trainer.peak import measured_peak
 from trainer.pipeline import PipelineEngine
 from trainer.ranks import Processes
+from trainer.recorded import batch_size_option
 from trainer.records import Recorder
 from trainer.retention import Retention
 from trainer.run import SCRATCH_FOLDER, Run, Start, Stretch
@@ -372,7 +373,8 @@ class SkippedSteps:
             where = "no state was saved" if saved is None else f"the newest state is of step {saved}"
             raise TrainingError(f"{fault} at step {step}: {row}; {where}")
         if self._is_main:
-            batch = f"pile-tools batch {shell_quote(name)} --step {step}"
+            size = batch_size_option(self._run.order, self._run.recipe.batch_size)
+            batch = f"pile-tools batch {shell_quote(name)} --step {step}{size}"
             note(f"step {step} did not change the weights: {fault}; its rows: {batch}", err=True)
 
 

@@ -13,9 +13,14 @@ def source_of(dataset: Documents, document: int) -> str:
     """Subset, shard and record of a document in print; that it is inserted; or that they are unknown."""
     origin = dataset.origin(document)
     if origin is None:
-        (subset,) = dataset.subset_numbers(np.array([document]))
-        return "origin unknown" if subset < 0 else dataset.subsets[subset]
+        return subset_of(dataset, document) or "origin unknown"
     return f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
+
+
+def subset_of(dataset: Documents, document: int) -> str | None:
+    """The subset of a document; None if it is unknown. An inserted text has one, and no origin."""
+    (subset,) = dataset.subset_numbers(np.array([document]))
+    return None if subset < 0 else dataset.subsets[subset]
 
 
 def subset_labels(subsets: Sequence[str | None]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools.commands import artifacts, options
-from pile_tools.commands.origins import range_of, subset_labels, unused_label
+from pile_tools.commands.origins import range_of, subset_labels, subset_of, unused_label
 from pile_tools.errors import ConfigError
 from pile_tools.present import charts, colors, pages
 from pile_tools.present.charts import Lines, Series
@@ -30,7 +30,7 @@ from pile_tools.terminal import (
     style,
     width,
 )
-from trainer.recorded import RecordedRun, open_recorded
+from trainer.recorded import RecordedRun, batch_size_option, open_recorded
 from trainer.row_losses import RowLosses
 from trainer.subset_losses import SubsetLosses, subset_losses
 
@@ -122,7 +122,8 @@ def _print_step(run: RecordedRun, step: int, top: int, *, as_json: bool) -> None
             if document >= 0:
                 source = range_of(run.order.dataset, document, start, length)
             echo(style(f"  {source}", dim=True))
-    note(f"next: pile-tools batch {shell_quote(run.order.path.parent)} --step {step} --row {ranked[0]}")
+    order, size = shell_quote(run.order.path.parent), batch_size_option(run.order, run.batch_size)
+    note(f"next: pile-tools batch {order} --step {step} --row {ranked[0]}{size}")
 
 
 def highest_first(losses: RowLosses) -> NDArray[np.intp]:
@@ -144,7 +145,7 @@ def _spans_json(run: RecordedRun, spans: list[tuple[int, ...]]) -> Iterator[dict
             "document": document if document >= 0 else None,
             "start": start if document >= 0 else None,
             "n_tokens": length,
-            "subset": origin["subset"] if origin else None,
+            "subset": subset_of(run.order.dataset, document) if document >= 0 else None,
             "shard": origin["shard"] if origin else None,
             "record": origin["record"] if origin else None,
         }
