@@ -433,12 +433,7 @@ class _Session:
         model = self._run.config.model
         if model.published is not None:
             self._say(f"{model.preset} differs here from the published recipe in:")
-            for line in differences(
-                recipe,
-                model.published,
-                checkpoint_every=self._run.config.checkpoint_interval,
-                order_seed=self._run.order.seed,
-            ):
+            for line in differences(recipe, model.published, self._run.config, self._run.order):
                 self._say(f"  {line}")
 
     def _status_line(self) -> StatusLine:
