@@ -182,13 +182,15 @@ def _stretch(
     return Stretch(
         step=saved,
         processes=ranks.size,
-        threads=start.threads or threads or default_threads(ranks.size),
+        threads=start.threads or threads or start.source_threads or default_threads(ranks.size),
         micro_batch_size=size,
         zero_stage=sharding.zero_stage,
         offload_optimizer=sharding.offload_optimizer,
         pipeline_stages=sharding.pipeline_stages,
         checkpoint_every=run.config.checkpoint_interval,
         keep_states=str(kept if start.keep_states is None else start.keep_states),
+        activation_checkpointing=run.config.activation_checkpointing,
+        compile=run.config.compile,
     )
 
 

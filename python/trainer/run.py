@@ -74,6 +74,8 @@ class Stretch:
         checkpoint_every: Steps between checkpoints.
         keep_states: Which states are kept, see `retention`.
         pipeline_stages: Groups of blocks, each in other processes; 1 without a pipeline.
+        activation_checkpointing: Whether blocks kept only their inputs.
+        compile: Whether blocks were compiled.
     """
 
     step: int
@@ -85,6 +87,8 @@ class Stretch:
     checkpoint_every: int
     keep_states: str
     pipeline_stages: int
+    activation_checkpointing: bool = False
+    compile: bool = False
 
     def values(self) -> dict[str, Any]:
         """As a manifest has it."""
@@ -103,6 +107,10 @@ class Stretch:
             checkpoint_every=values.integer("checkpoint_every", 1),
             keep_states=str(Retention.parse(values.text("keep_states"))),
             pipeline_stages=values.integer("pipeline_stages", 1),
+            # Earlier versions did not record them.
+            activation_checkpointing=values.has("activation_checkpointing")
+            and values.flag("activation_checkpointing"),
+            compile=values.has("compile") and values.flag("compile"),
         )
 
 
@@ -112,10 +120,12 @@ class Start:
 
     Attributes:
         force: Start again and remove the files of an earlier run.
-        threads: Of each process; None for as before, or the cores divided among the processes.
+        threads: Of each process; None for as before, or `source_threads`, or the cores divided among the
+            processes.
         keep_states: Which states are kept; None for as before, or only the last.
         peak_flops: Operations a second of all processes at best; None to measure them.
         stop: The signal that asks for a stop.
+        source_threads: Threads of the run that this one branches off from, if it should have as many.
     """
 
     force: bool = False
@@ -123,6 +133,7 @@ class Start:
     keep_states: Retention | None = None
     peak_flops: float | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+    source_threads: int | None = None
 
 
 def extended(stretches: tuple[Stretch, ...], new: Stretch) -> tuple[Stretch, ...]:
@@ -395,8 +406,12 @@ def begin(run: Run, scratch: Path, *, force: bool) -> None:
     # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
     # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)
-    stretches = {"stretches": [one.values() for one in run.stretches]}
-    manifest.write(output / RUN_FILE, run.request, [], stretches, scratch=scratch)
+    summary = {
+        "stretches": [one.values() for one in run.stretches],
+        # A branch skips them too.
+        "skip_steps": list(run.config.skip_steps),
+    }
+    manifest.write(output / RUN_FILE, run.request, [], summary, scratch=scratch)
 
 
 def _remove_made(output: Path, scratch: Path) -> None:
