@@ -45,6 +45,7 @@ class DataCheck:
 
     Raises:
         FormatError: A manifest is damaged, or a token file is not here and not all of its shards.
+        VerifyError: A manifest was changed after it was written.
     """
 
     def __init__(self, order: Order, notes: Path, *, scratch: Path | None = None) -> None:
@@ -57,7 +58,7 @@ class DataCheck:
         for prefix in _datasets(records):
             path = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
             if path.exists():
-                self._tokens += _listed(manifest.read(path))
+                self._tokens += _listed(_intact(manifest.read(path)))
             else:
                 self.unverified.append(prefix)
         self._new = [
@@ -115,7 +116,7 @@ def _records(record: Manifest) -> Iterator[Manifest]:
     seen: set[str] = set()
     while (real := os.path.realpath(record.path)) not in seen:
         seen.add(real)
-        yield record
+        yield _intact(record)
         base = record.input("order")
         if base is None:
             return
@@ -124,6 +125,13 @@ def _records(record: Manifest) -> Iterator[Manifest]:
             raise VerifyError(f"not the order that the intervention was made on ({path})")
         record = manifest.read(path)
     raise FormatError(f"an order that is an intervention on itself ({record.path})")
+
+
+def _intact(found: Manifest) -> Manifest:
+    """A manifest whose own checksum is right: it says which steps there are, and what the right bytes are."""
+    if not manifest.is_intact(found.path):
+        raise VerifyError(f"was changed after it was written ({found.path})")
+    return found
 
 
 def _datasets(records: list[Manifest]) -> list[Path]:

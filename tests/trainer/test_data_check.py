@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from pile_tools.errors import FormatError, VerifyError
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from pile_tools.jobs.token_shards import shard
+from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
 from trainer.data_check import DataCheck
 
 
@@ -108,6 +110,23 @@ def test_every_damaged_file_is_named(folder: Path, is_known: bool) -> None:
             data.run()
         path.write_bytes(whole)
     assert check(folder)[1] == []
+
+
+def test_manifests_that_were_changed_are_named(folder: Path) -> None:
+    """That of the order, of the order that it is an intervention on, and of the dataset."""
+    base = open_order(folder / "order")
+    save_interventions(insert_tokens(base, [Insert(0, 1, 2, (5, 6))]), folder / "view")
+    (dataset,) = folder.glob("*.manifest.json")
+    order = open_order(folder / "view")
+    DataCheck(order, folder / "run/checked.json").run()
+    for path in (folder / "order/order.json", folder / "view/order.json", dataset):
+        whole = path.read_bytes()
+        values = json.loads(whole)
+        values["made_by"]["pile_tools"] += "x"
+        path.write_text(json.dumps(values))
+        with pytest.raises(VerifyError, match=path.name.replace(".", r"\.")):
+            DataCheck(order, folder / "run/checked.json")
+        path.write_bytes(whole)
 
 
 def test_damaged_notes_cost_another_reading(folder: Path) -> None:
