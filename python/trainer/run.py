@@ -253,6 +253,7 @@ def plan(config: TrainConfig) -> Run:
     if config.tensorboard:
         tensorboard.require()
     order = open_order(config.order)
+    _refuse_labels(order)
     source = find_tokenizer(config.tokenizer) if config.tokenizer else None
     tokenizer = source.load() if source else None
     dataset = order.dataset_manifest
@@ -270,6 +271,15 @@ def plan(config: TrainConfig) -> Run:
     return Run(config, planned, order, tokenizer, source, validation, source=branched)
 
 
+def _refuse_labels(order: Order) -> None:
+    """Raises ConfigError for an order whose labels mask tokens: the loss here is that of all tokens."""
+    if order.labels is not None:
+        what = (
+            "the order has labels, which mask tokens in the loss of GPT-NeoX; here all tokens are trained on"
+        )
+        raise ConfigError(f"{what} ({order.name})")
+
+
 def _check_documents(order: Order) -> None:
     """Raises ConfigError for an order of rows, in which no documents are known."""
     if all(document == -1 for _, document, _, _ in order.samples.spans(0, 1).tolist()):
@@ -282,6 +292,7 @@ def _validation_order(config: TrainConfig, order: Order) -> Order | None:
     if config.validation is None:
         return None
     found = open_order(config.validation.order)
+    _refuse_labels(found)
     if found.seq_length != order.seq_length or found.samples.sample_length != order.samples.sample_length:
         lengths = f"{found.seq_length:,} tokens, those of the run {order.seq_length:,}"
         raise ConfigError(f"rows of the validation order have {lengths} ({found.name})")

@@ -26,10 +26,12 @@ from trainer.config import (
     Stage,
     StageConfig,
     TrainConfig,
+    ValidationConfig,
     differences,
     recipe,
 )
 from trainer.presets import PRESETS, Preset
+from trainer.run import plan
 from trainer.schedule import learning_rate
 from trainer.shape import ModelShape
 
@@ -394,6 +396,22 @@ def test_what_differs_from_the_published_recipe_is_said(order: Path) -> None:
         "precision: bf16, published fp16 with dynamic loss scaling",
         "first weights: same distributions, other random numbers",
     ]
+
+
+@pytest.mark.parametrize("which", ["order", "interventions", "validation"])
+def test_an_order_with_labels_is_refused(order: Path, dataset: Path, tmp_path: Path, which: str) -> None:
+    """They mask tokens, and the loss is of all tokens."""
+    labelled = tmp_path / "labelled"
+    build_order(dataset, labelled, OrderConfig(seq_length=32, steps=2, batch_size=4), labels=dataset)
+    if which == "interventions":
+        save_interventions(insert_tokens(open_order(labelled), [Insert(0, 1, 2, (5, 6))]), tmp_path / "view")
+        labelled = tmp_path / "view"
+    config = TrainConfig(order=labelled, output=tmp_path / "r", model=MODEL)
+    if which == "validation":
+        validation = ValidationConfig(order=labelled, rows=1)
+        config = dataclasses.replace(config, order=order, validation=validation)
+    with pytest.raises(ConfigError, match="the order has labels"):
+        plan(config)
 
 
 def test_runs_without_a_preset_keep_their_formula_and_activation(order: Path) -> None:
