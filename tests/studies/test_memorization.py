@@ -248,7 +248,13 @@ def test_rows_that_hold_canaries_are_left_out(run_folder: Path, monkeypatch: pyt
     assert len(chosen.numbers) + chosen.n_left_out == N_TRAINED + 20
 
 
-def padded_run(folder: Path, tokenizer: Path, write_shard: Callable[..., Path], kind: str) -> Run:
+def padded_run(
+    folder: Path,
+    tokenizer: Path,
+    write_shard: Callable[..., Path],
+    kind: str,
+    skipped: tuple[int, ...] = (),
+) -> Run:
     """The first 5 steps of an order whose rows hold equal short documents, or one long document of a few."""
     texts = ["alpha beta gamma delta " * n for n in (*[3] * 60, *range(20, 40))]
     random.Random(1).shuffle(texts)
@@ -261,32 +267,49 @@ def padded_run(folder: Path, tokenizer: Path, write_shard: Callable[..., Path], 
     if kind.startswith("staged"):
         stages.run([stages.Stage(folder / "o", 3), stages.Stage(folder / "o", 10)], folder / "staged")
     order = open_order(folder / ("staged" if kind.startswith("staged") else "o"))
-    return Run(folder, order.record, order, 5, 4, [0])
+    path = folder / "run.json"
+    manifest.write(path, Request("run", {}, []), [], {"skipped": list(skipped)})
+    return Run(folder, manifest.read(path), order, 5, 4, [0])
 
 
 @pytest.mark.parametrize("kind", ["unpacked", "pack_until_overflow", "staged unpacked"])
 @pytest.mark.parametrize("n_tokens", [8, 24, 64])
-def test_rows_with_padding_among_their_tokens_are_left_out(
-    tmp_path: Path, tokenizer: Path, write_shard: Callable[..., Path], kind: str, n_tokens: int
+@pytest.mark.parametrize("skipped", [(), (0, 2, 3)])
+def test_rows_that_are_padded_or_skipped_are_left_out(
+    tmp_path: Path,
+    tokenizer: Path,
+    write_shard: Callable[..., Path],
+    kind: str,
+    n_tokens: int,
+    skipped: tuple[int, ...],
 ) -> None:
-    """The steps of all others are those that the rows themselves give."""
-    run = padded_run(tmp_path, tokenizer, write_shard, kind)
+    """The steps of all others are those that the rows themselves give, without those of skipped steps."""
+    run = padded_run(tmp_path, tokenizer, write_shard, kind, skipped)
     chosen = rows.choose(run, 40, n_tokens)
     samples = run.order.samples
     n_text = np.array([samples.spans(i, 1)[:, 3].sum() for i in range(len(samples))])
     assert (n_text[chosen.numbers] >= n_tokens).all()
+    is_trained = ~np.isin(np.arange(run.n_samples) // run.batch_size, skipped)
     assert set(chosen.numbers[chosen.numbers < run.n_samples].tolist()) == set(
-        np.flatnonzero(n_text[: run.n_samples] >= n_tokens).tolist()
+        np.flatnonzero(is_trained & (n_text[: run.n_samples] >= n_tokens)).tolist()
     )
     assert bool(chosen.n_padded) == bool((n_text < n_tokens).any())
     windows = [
-        {row[i : i + n_tokens].tobytes() for i in range(len(row) - n_tokens + 1)}
-        for row in samples.read(0, run.n_samples).astype(np.int64)
+        {row[i : i + n_tokens].tobytes() for i in range(len(row) - n_tokens + 1)} if trained else set()
+        for row, trained in zip(samples.read(0, run.n_samples).astype(np.int64), is_trained, strict=True)
     ]
     for number, step, tokens in zip(chosen.numbers, chosen.steps_seen, chosen.tokens, strict=True):
         first = next((i for i, found in enumerate(windows) if tokens.tobytes() in found), int(number))
         assert step == first // run.batch_size
         assert number < run.n_samples or step >= run.steps
+
+
+def test_a_run_that_skipped_all_of_its_steps_is_refused(
+    tmp_path: Path, tokenizer: Path, write_shard: Callable[..., Path]
+) -> None:
+    run = padded_run(tmp_path, tokenizer, write_shard, "unpacked", tuple(range(5)))
+    with pytest.raises(ConfigError, match="is of a step that was skipped"):
+        rows.choose(run, 40, 8)
 
 
 def test_rows_that_are_all_shorter_are_refused(

@@ -43,9 +43,9 @@ def command(
     Prompted with the first 32 tokens of a row, how many of the next 32 does greedy decoding give back?
     The same rows are scored at each checkpoint: those it was trained on next to those it was not yet. A
     row counts as not seen while no batch has held these tokens as a whole, so the control stays one where
-    an order has several epochs. Rows whose text is shorter, with padding after it, are left out.
-    Canaries, random passages planted a known number of times, tell how many repeats it takes. An
-    interrupted study resumes at its last checkpoint.
+    an order has several epochs. Rows of steps that were skipped are left out, and rows whose text is
+    shorter, with padding after it. Canaries, random passages planted a known number of times, tell how
+    many repeats it takes. An interrupted study resumes at its last checkpoint.
 
     \b
     Examples:

@@ -125,8 +125,10 @@ class Plan:
             "unseen": UNSEEN_RULE,
         }
         if self.rows.n_padded:
-            # Earlier versions scored these rows: what they made is another study.
+            # Earlier versions scored these rows, and took skipped ones for seen: theirs are other studies.
             values["padded"] = "left out"
+        if self.run.skipped:
+            values["skipped"] = "not seen"
         return Request("study", {"study": "memorization", **values}, inputs)
 
 

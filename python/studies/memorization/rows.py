@@ -49,10 +49,11 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
 
     Rows beyond the end, at most a quarter as many, hold tokens that no batch of the run holds as a whole, so
     that the last checkpoint too has rows to compare with. Rows that begin with canaries are left out: those
-    are planted to be memorized and scored apart. So are rows with padding among these tokens.
+    are planted to be memorized and scored apart. So are rows with padding among these tokens, and those of
+    steps that were skipped.
 
     Raises:
-        ConfigError: Rows have fewer than `n_tokens` tokens, or all of them hold canaries.
+        ConfigError: Rows have fewer than `n_tokens` tokens, or none of them can be scored.
     """
     samples = run.order.samples
     if samples.seq_length + 1 < n_tokens:
@@ -61,6 +62,9 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
         )
     n_beyond = n_rows // CONTROL_DIVISOR
     trained = _evenly(0, run.n_samples, n_rows)
+    trained = trained[~np.isin(trained // run.batch_size, run.skipped)]
+    if not len(trained):
+        raise ConfigError("every one of these rows is of a step that was skipped; choose more rows")
     candidates = _evenly(run.n_samples, len(samples), n_beyond * CANDIDATES_PER_ROW)
     n_looked_at = len(trained) + len(candidates)
     trained, candidates = (found[_have_text(run, found, n_tokens)] for found in (trained, candidates))
