@@ -31,6 +31,8 @@ from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.tokens import datasets
+from pile_tools.tokens.concatenated import prefixes
 from trainer import tensorboard
 from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
@@ -256,10 +258,9 @@ def plan(config: TrainConfig) -> Run:
     _refuse_labels(order)
     source = find_tokenizer(config.tokenizer) if config.tokenizer else None
     tokenizer = source.load() if source else None
-    dataset = order.dataset_manifest
-    if dataset is not None and source is not None:
-        _check_tokenizer(dataset, source.sha256)
-    n_known = _vocab_size(dataset) if dataset else None
+    made = _dataset_manifests(order)
+    _check_tokenizers(made, source)
+    n_known = _vocab_size(made)
     if n_known is None and tokenizer is not None:
         n_known = tokenizer.vocab_size
     planned = recipe(config, order, n_known)
@@ -299,21 +300,29 @@ def _validation_order(config: TrainConfig, order: Order) -> Order | None:
     if config.validation.rows > len(found.samples):
         what = f"{counted(len(found.samples), 'row')} in the validation order"
         raise ConfigError(f"{what}, rows = {config.validation.rows} ({found.name})")
-    if (used := _tokenizers(found)) and (known := _tokenizers(order)) and used != known:
+    used, known = (_tokenizers(_dataset_manifests(one)) for one in (found, order))
+    if used and known and used != known:
         raise ConfigError(f"the validation order's dataset was made with another tokenizer ({found.name})")
     return found
 
 
-def _tokenizers(order: Order) -> set[str | None]:
-    """The checksums of the tokenizers that an order's dataset was made with; none if they are not known."""
-    dataset = order.dataset_manifest
-    inputs = dataset.inputs if dataset is not None else []
-    return {entry.get("sha256") for entry in inputs if entry["role"] == "tokenizer"}
+def _dataset_manifests(order: Order) -> list[manifest.Manifest]:
+    """The manifests of an order's datasets and of their labels; a dataset of another tool has none."""
+    found = [one for prefix in prefixes(order.dataset) for one in datasets.manifests(prefix)]
+    datasets.check_unchanged(order.dataset)
+    return found
 
 
-def _vocab_size(dataset: manifest.Manifest) -> int | None:
-    summary = dataset.checked_summary
-    return summary.integer("vocab_size", 1, MAX_VOCABULARY) if summary.has("vocab_size") else None
+def _tokenizers(made: list[manifest.Manifest]) -> set[str]:
+    """The checksums of the tokenizers that datasets were made with; none if they are not known."""
+    entries = [entry for one in made for entry in one.inputs if entry["role"] == "tokenizer"]
+    return {entry["sha256"] for entry in entries if "sha256" in entry}
+
+
+def _vocab_size(made: list[manifest.Manifest]) -> int | None:
+    """The ids that have a meaning in any of the datasets, if one says it."""
+    summaries = [one.checked_summary for one in made if one.checked_summary.has("vocab_size")]
+    return max((summary.integer("vocab_size", 1, MAX_VOCABULARY) for summary in summaries), default=None)
 
 
 def _refuse_own_files(config: TrainConfig) -> None:
@@ -328,11 +337,15 @@ def _refuse_own_files(config: TrainConfig) -> None:
     )
 
 
-def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:
-    """Raises ConfigError if a tokenizer is given that is not the dataset's."""
-    used = {entry.get("sha256") for entry in dataset.inputs if entry["role"] == "tokenizer"}
-    if sha256 not in used:
-        raise ConfigError(f"the order's dataset was made with another tokenizer ({dataset.path})")
+def _check_tokenizers(made: list[manifest.Manifest], given: TokenizerFile | None) -> None:
+    """Raises ConfigError if datasets were made with several tokenizers, or not with the given one."""
+    expected = {given.sha256} if given else set()
+    for dataset in made:
+        used = _tokenizers([dataset])
+        if used and expected and used != expected:
+            than = "" if given else " than the one before it"
+            raise ConfigError(f"the order's dataset was made with another tokenizer{than} ({dataset.path})")
+        expected = expected or used
 
 
 def finished(run: Run, *, force: bool) -> manifest.Manifest | None:

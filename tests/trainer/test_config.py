@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pile_tools import manifest
 from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
+from pile_tools.jobs import merge
 from pile_tools.jobs.order import Blend, OrderConfig
 from pile_tools.jobs.order import run as build_order
 from pile_tools.jobs.stages import Stage as Stages
 from pile_tools.jobs.stages import run as join_stages
+from pile_tools.manifest import Request
 from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
@@ -412,6 +416,45 @@ def test_an_order_with_labels_is_refused(order: Path, dataset: Path, tmp_path: P
         config = dataclasses.replace(config, order=order, validation=validation)
     with pytest.raises(ConfigError, match="the order has labels"):
         plan(config)
+
+
+def other_tokenizer(dataset: Path) -> None:
+    """Changes the manifest of a dataset as if it had been made with another tokenizer."""
+    found = manifest.read(dataset.parent / f"{dataset.name}.manifest.json")
+    inputs = [{**e, "sha256": "0" * 64} if e["role"] == "tokenizer" else e for e in found.inputs]
+    manifest.write(found.path, Request("tokens", found.settings, inputs), found.outputs, found.summary)
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+@pytest.mark.parametrize("is_given", [True, False])
+def test_all_datasets_have_one_tokenizer_the_given_one(
+    dataset: Path, tokenizer: Path, tmp_path: Path, which: str, is_given: bool
+) -> None:
+    for path in dataset.parent.glob(dataset.name + ".*"):
+        shutil.copy(path, tmp_path / path.name.replace(dataset.name, "other"))
+    pair = (tmp_path / "other", dataset) if which == "first" else (dataset, tmp_path / "other")
+    sizes = OrderConfig(seq_length=32, steps=2, batch_size=4)
+    build_order(Blend(pair, (1.0, 1.0)), tmp_path / "o", sizes)
+    config = TrainConfig(
+        order=tmp_path / "o", output=tmp_path / "r", model=MODEL, tokenizer=tokenizer if is_given else None
+    )
+    assert plan(config).recipe.shape.vocab_size == 384
+    other_tokenizer(tmp_path / "other")
+    name = "other" if is_given or which == "second" else dataset.name
+    with pytest.raises(ConfigError, match=f"made with another tokenizer.*{name}.manifest.json"):
+        plan(config)
+
+
+def test_a_dataset_whose_tokenizer_is_not_known_takes_any(
+    dataset: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    """As one merged from datasets of another tool: its manifest names none."""
+    for suffix in (".bin", ".idx"):
+        shutil.copy(dataset.parent / f"{dataset.name}{suffix}", tmp_path / f"foreign{suffix}")
+    merge.run([tmp_path / "foreign"] * 2, tmp_path / "both")
+    build_order(tmp_path / "both", tmp_path / "o", OrderConfig(seq_length=32, steps=2, batch_size=4))
+    config = TrainConfig(order=tmp_path / "o", output=tmp_path / "r", model=MODEL, tokenizer=tokenizer)
+    assert plan(config).tokenizer is not None
 
 
 def test_runs_without_a_preset_keep_their_formula_and_activation(order: Path) -> None:
