@@ -51,6 +51,13 @@ class Run:
         return settings.integer("branch.step") if settings.has("branch.step") else 0
 
     @cached_property
+    def skipped(self) -> list[int]:
+        """The steps that left the weights as they were: nothing was learnt from their rows."""
+        summary = self.manifest.checked_summary
+        # Runs of earlier versions do not list them.
+        return summary.integers("skipped") if summary.has("skipped") else []
+
+    @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer in the checkpoints, or None if they have none."""
         path = self.checkpoint(self.checkpoints[-1]) / "tokenizer.json"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pile_tools import files, manifest
-from pile_tools.config import Settings, from_values
+from pile_tools.checked import Values
+from pile_tools.config import MAX_THREADS, Settings, from_values
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
 from trainer.checkpoint import folders
@@ -21,13 +22,19 @@ from trainer.config import (
     BranchConfig,
     ModelConfig,
     OptimizerConfig,
+    Sharding,
     StageConfig,
     TrainConfig,
     ValidationConfig,
 )
+from trainer.launcher import process_count
+from trainer.log import BY_NAME, LOG_FILE, read_log
 
 #: Roles of the inputs that name a source.
 STATE_ROLE, WEIGHTS_ROLE = "state", "weights"
+
+#: Keys of what a run's work is divided into.
+_SHARING = ("micro_batch_size", "deepspeed")
 
 _Config = TypeVar("_Config")
 
@@ -65,28 +72,39 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
     """
     _refuse_in_source(branch.source, output)
     is_run = (branch.source / RUN_FILE).is_file()
-    if is_run and not branch.fresh_moments:
-        folder = folders.step_folder(folders.resume_folder(branch.source), branch.step)
-        named, role = [folder / MANIFEST_FILE], STATE_ROLE
-    elif is_run:
-        folder = folders.step_folder(folders.checkpoints_folder(branch.source), branch.step)
-        named, role = [folder / MANIFEST_FILE], WEIGHTS_ROLE
+    role = WEIGHTS_ROLE if branch.fresh_moments else STATE_ROLE
+    recorded = _recorded(output, role)
+    if is_run:
+        parent = folders.checkpoints_folder if branch.fresh_moments else folders.resume_folder
+        folder = folders.step_folder(parent(branch.source), branch.step)
+        named = [folder / MANIFEST_FILE]
+        if not named[0].is_file():
+            if recorded:
+                return Source(folder, recorded)
+            raise PileError(_missing(branch, role))
     elif branch.fresh_moments:
-        folder, role = branch.source, WEIGHTS_ROLE
-        names = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin*")
-        named = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
+        folder = branch.source
+        try:
+            named = _weight_files(folder)
+        except FileNotFoundError:
+            if recorded:
+                return Source(folder, recorded)
+            raise
     else:
         raise PileError(
             f"no run, so there is no state of the optimizer; fresh_moments starts from weights alone "
             f"({branch.source})"
         )
-    recorded = _recorded(output, role)
-    if recorded and not any(path.is_file() for path in named):
-        return Source(folder, recorded)
-    if not named or not all(path.is_file() for path in named):
-        raise PileError(_missing(branch, role))
     inputs = [{"role": role, "path": str(path), "sha256": files.sha256(path)} for path in named]
     return Source(folder, tuple(inputs))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that a model's weights are read from, sorted. Raises FormatError, OSError."""
+    # Imported here: it imports torch, which takes seconds.
+    from trainer.checkpoint.weights import weight_files
+
+    return sorted(weight_files(folder))
 
 
 def _refuse_in_source(source: Path, output: Path) -> None:
@@ -126,7 +144,8 @@ def config_of_branch(
     Args:
         branch: Where it starts.
         output: Its folder.
-        changes: Keys of the config; a model that is no run of ours needs `order`.
+        changes: Keys of the config; a model that is no run of ours needs `order`. Its `skip_steps` are added
+            to those that the run skips by name.
         optimizer: Keys of `[optimizer]`; a model that is no run of ours needs `lr`.
 
     Raises:
@@ -136,7 +155,10 @@ def config_of_branch(
     """
     run_file = branch.source / RUN_FILE
     if run_file.is_file():
-        values = _values_of_run(manifest.read(run_file))
+        values = _values_of_run(manifest.read(run_file), branch.step)
+        if "precision" in changes:
+            # They may not fit another one, in memory or by rule.
+            values = {name: value for name, value in values.items() if name not in _SHARING}
     else:
         values = _values_of_model(branch.source, changes, optimizer)
     if optimizer or "steps" in changes:
@@ -147,13 +169,14 @@ def config_of_branch(
         # The lowest rate is a tenth of the highest, as in a config that names one.
         values["optimizer"].pop("min_lr", None)
     where = f"branch of {branch.source}"
-    own = {"output": str(output)}
+    skipped = {*_named_skips(branch), *changes.get("skip_steps", ())}
+    own = {"output": str(output), "skip_steps": sorted(skipped)}
     made = from_values(TrainConfig, {**values, **changes, **own}, where)
     return replace(made, branch=branch)
 
 
-def _values_of_run(found: Manifest) -> dict[str, Any]:
-    """A config's values from the manifest of a run."""
+def _values_of_run(found: Manifest, step: int) -> dict[str, Any]:
+    """A config's values from the manifest of a run, as it trained the update after `step` updates."""
     settings = found.settings
     values: dict[str, Any] = {
         name: settings[name] for name in ("steps", "batch_size", "seed", "precision") if name in settings
@@ -170,9 +193,54 @@ def _values_of_run(found: Manifest) -> dict[str, Any]:
     if validation is not None:
         values["validation"] = _keys_of(ValidationConfig, settings, "validation.")
         values["validation"]["order"] = str(manifest.input_path(found, validation))
-    last = found.checked_summary.objects("stretches")[-1]
-    values["checkpoint_every"] = last.integer("checkpoint_every", 1)
+    stretch = _in_force(found, step)
+    values["checkpoint_every"] = stretch.integer("checkpoint_every", 1)
+    for name in ("activation_checkpointing", "compile"):
+        # Runs of earlier versions do not say it.
+        values[name] = stretch.has(name) and stretch.flag(name)
+    if _has_as_many_processes(stretch):
+        values["micro_batch_size"] = stretch.integer("micro_batch_size", 1)
+    if _has_as_many_processes(stretch) or stretch.integer("pipeline_stages", 1) == 1:
+        values["deepspeed"] = {name: stretch.values[name] for name in _keys(Sharding) if stretch.has(name)}
     return values
+
+
+def _in_force(found: Manifest, step: int) -> Values:
+    """How a run trained the update after `step` updates. Raises FormatError."""
+    stretches = found.checked_summary.objects("stretches")
+    if not stretches:
+        raise found.checked_summary.refuse("stretches", "one at least")
+    return next((one for one in reversed(stretches) if one.integer("step") <= step), stretches[0])
+
+
+def _has_as_many_processes(stretch: Values) -> bool:
+    return stretch.integer("processes", 1) == process_count()[1]
+
+
+def threads_of_source(branch: BranchConfig) -> int | None:
+    """The threads of each process with which the source trained on from the branch's step.
+
+    None where it had another number of processes, or is no run: sums in another order round differently.
+    """
+    run_file = branch.source / RUN_FILE
+    if not run_file.is_file():
+        return None
+    stretch = _in_force(manifest.read(run_file), branch.step)
+    n_threads = stretch.integer("threads", 1)
+    return n_threads if _has_as_many_processes(stretch) and n_threads <= MAX_THREADS else None
+
+
+def _named_skips(branch: BranchConfig) -> set[int]:
+    """The steps from the branch's on that the source skips by name: those of its config, and of its log."""
+    if not (branch.source / RUN_FILE).is_file():
+        return set()
+    summary = manifest.read(branch.source / RUN_FILE).checked_summary
+    # Runs of earlier versions record none. A step that an earlier config named is in the log alone.
+    named = set(summary.integers("skip_steps")) if summary.has("skip_steps") else set()
+    log = branch.source / LOG_FILE
+    if log.exists():
+        named |= {line["step"] for line in read_log(log) if line.get("skipped") == BY_NAME}
+    return {step for step in named if step >= branch.step}
 
 
 def _stage(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,8 +248,11 @@ def _stage(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keys_of(config: type[_Config], settings: Settings, prefix: str) -> dict[str, Any]:
-    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
-    return {name: settings[prefix + name] for name in names if prefix + name in settings}
+    return {name: settings[prefix + name] for name in _keys(config) if prefix + name in settings}
+
+
+def _keys(config: type[_Config]) -> list[str]:
+    return [field.name for field in fields(config)]  # type: ignore[arg-type]
 
 
 def _values_of_model(folder: Path, changes: dict[str, Any], optimizer: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,11 @@ _OPTIMIZER_FIELDS = (
     *("lr", "min_lr", "warmup", "betas", "eps", "weight_decay", "gradient_clipping", "schedule"),
 )
 
+#: Fields of `AdamW` that a stage may have of its own.
+_STAGE_FIELDS = ("lr", "min_lr", "warmup", "schedule", "decay", "decay_shape")
+
+#: The rule of the orders that all presets were trained on.
+PUBLISHED_RULE = "gpt-neox packed"
 
 #: Share of the steps in which the rate of `wsd` falls, and how, by default.
 DECAY, DECAY_SHAPE = 0.1, "linear"
@@ -564,35 +569,56 @@ def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
     )
 
 
-def differences(
-    recipe: Recipe, preset: Preset, *, checkpoint_every: int, order_seed: int | None
-) -> list[str]:
+def differences(recipe: Recipe, preset: Preset, config: TrainConfig, order: Order) -> list[str]:
     """Lists what differs between a run and the published recipe of its preset, one line each.
+
+    What the documents of the order are is not known here.
 
     Args:
         recipe: The run's.
         preset: The published one.
-        checkpoint_every: Steps between the run's checkpoints.
-        order_seed: Seed of the run's order; None for rows, whose seed is not known.
+        config: What the recipe was made from.
+        order: The run's order; the seed of rows is not known.
     """
-    shape, optimizer = recipe.shape, recipe.optimizer
+    shape, optimizer, branch = recipe.shape, recipe.optimizer, recipe.branch
+    about = order.manifest.settings if order.manifest else {"rule": PUBLISHED_RULE}
     pairs = {
         "steps": (recipe.steps, preset.steps),
         "batch_size": (recipe.batch_size, preset.batch_size),
         "seq_length": (shape.max_positions, preset.seq_length),
         "vocab_size": (shape.vocab_size, preset.vocab_size),
         "seed": (recipe.seed, preset.seed),
-        "seed of the order": (preset.seed if order_seed is None else order_seed, preset.seed),
-        "checkpoint_every": (checkpoint_every, preset.checkpoint_every),
+        "seed of the order": (_given(order.seed, preset.seed), preset.seed),
+        "rule of the order": (about["rule"], PUBLISHED_RULE),
+        "datasets of the order": (len(about.get("weights") or (1.0,)), 1),
+        "checkpoint_every": (config.checkpoint_interval, preset.checkpoint_every),
     }
     for part, names in ((shape, _SHAPE_FIELDS), (optimizer, _OPTIMIZER_FIELDS)):
         pairs |= {name: (getattr(part, name), getattr(preset, name)) for name in names}
+    pairs |= {
+        "decay": (optimizer.decay, None),
+        "decay_shape": (optimizer.decay_shape, None),
+        "stages": (", ".join(map(_described, recipe.stages)) or None, None),
+        "attention_within_documents": (recipe.attention_within_documents, False),
+        "skip_steps": (", ".join(map(str, config.skip_steps)) or None, None),
+        "fresh_moments": (branch is not None and branch.fresh_moments, False),
+        "rewarm": (branch.rewarm if branch else 0, 0),
+    }
     lines = [
-        f"{name}: {found}, published {known}" for name, (found, known) in pairs.items() if found != known
+        f"{name}: {found}, published {_given(known, 'none')}"
+        for name, (found, known) in pairs.items()
+        if found != known
     ]
     if recipe.precision != preset.precision:
         lines.append(f"precision: {recipe.precision}, published {preset.precision} with dynamic loss scaling")
-    return [
-        *lines,
-        "first weights: same distributions, other random numbers",
-    ]
+    weights = "same distributions, other random numbers"
+    if config.branch is not None:
+        weights = f"those of step {config.branch.step} of {config.branch.source}"
+    return [*lines, f"first weights: {weights}"]
+
+
+def _described(stage: Stage) -> str:
+    """A stage in a line: its steps, and what its learning rate has of its own."""
+    values = {name: getattr(stage.optimizer, name) for name in _STAGE_FIELDS}
+    rates = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    return f"{counted(stage.steps, 'step')} ({rates})"

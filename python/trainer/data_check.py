@@ -1,8 +1,8 @@
 """Whether a run's data are the bytes that their manifests name, found before the first step.
 
 The arrays of the order are read at every start: a shuffle index that is mostly zeros trains without a word.
-Token files are read once a run; size, time of change and inode of those that were found right are recorded in
-the run's folder, so that hundreds of gigabytes are not read at every start.
+Token files, whole or in shards, are read once a run; size, time of change and inode of those that were found
+right are recorded in the run's folder, so that hundreds of gigabytes are not read at every start.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from pile_tools import checked, files, manifest
 from pile_tools.errors import FormatError, VerifyError
+from pile_tools.jobs.token_shards import find_token_shards
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
@@ -27,8 +28,8 @@ OnBytes = Callable[[int], object]
 
 _CHUNK_BYTES = 1 << 22
 
-#: A file of arrays or tokens, and what its manifest says of it.
-_File = tuple[Path, Entry]
+#: The files that have the bytes of an array or of tokens, in order, and what a manifest says of the bytes.
+_Listed = tuple[tuple[Path, ...], Entry]
 
 
 class DataCheck:
@@ -43,7 +44,8 @@ class DataCheck:
         unverified: Datasets that no manifest of ours lists, which nothing can be compared with.
 
     Raises:
-        FormatError: A manifest is damaged.
+        FormatError: A manifest is damaged, or a token file is not here and not all of its shards.
+        VerifyError: A manifest was changed after it was written.
     """
 
     def __init__(self, order: Order, notes: Path, *, scratch: Path | None = None) -> None:
@@ -51,15 +53,19 @@ class DataCheck:
         self._known = _read_notes(notes)
         records = list(_records(order.manifest)) if order.manifest else []
         self.unverified: list[Path] = [] if records else [order.path]
-        self._arrays: list[_File] = [file for record in records for file in _listed(record)]
-        self._tokens: list[_File] = []
+        self._arrays: list[_Listed] = [listed for record in records for listed in _listed(record)]
+        self._tokens: list[_Listed] = []
         for prefix in _datasets(records):
             path = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
             if path.exists():
-                self._tokens += _listed(manifest.read(path))
+                self._tokens += _listed(_intact(manifest.read(path)))
             else:
                 self.unverified.append(prefix)
-        self._new = [(path, entry) for path, entry in self._tokens if not self._is_known(path, entry)]
+        self._new = [
+            (paths, entry)
+            for paths, entry in self._tokens
+            if not all(self._is_known(path, entry) for path in paths)
+        ]
 
     @property
     def n_bytes(self) -> int:
@@ -74,12 +80,12 @@ class DataCheck:
             OSError: A file cannot be read.
         """
         done = 0
-        for path, entry in [*self._arrays, *self._new]:
-            before = _stamp(path)
-            _verify(path, entry, lambda n, before=done: on_bytes(before + n))  # type: ignore[misc]
+        for paths, entry in [*self._arrays, *self._new]:
+            stamps = _verify(paths, entry, lambda n, before=done: on_bytes(before + n))  # type: ignore[misc]
             done += entry["bytes"]
-            if (path, entry) in self._new and before == _stamp(path):
-                self._known[os.fspath(path.resolve())] = [*before, entry["sha256"]]
+            for path, before in zip(paths, stamps, strict=True):
+                if (paths, entry) in self._new and before == _stamp(path):
+                    self._known[os.path.realpath(path)] = [*before, entry["sha256"]]
         if self._new:
             self._notes.parent.mkdir(exist_ok=True)
             notes = json.dumps(self._known, indent=1) + "\n"
@@ -87,7 +93,7 @@ class DataCheck:
 
     def _is_known(self, path: Path, entry: Entry) -> bool:
         with suppress(OSError):
-            return self._known.get(os.fspath(path.resolve())) == [*_stamp(path), entry["sha256"]]
+            return self._known.get(os.path.realpath(path)) == [*_stamp(path), entry["sha256"]]
         return False
 
 
@@ -107,10 +113,10 @@ def _read_notes(path: Path) -> dict[str, Any]:
 
 def _records(record: Manifest) -> Iterator[Manifest]:
     """An order's manifest, then the manifest of each order that it is an intervention on."""
-    seen: set[Path] = set()
-    while record.path.resolve() not in seen:
-        seen.add(record.path.resolve())
-        yield record
+    seen: set[str] = set()
+    while (real := os.path.realpath(record.path)) not in seen:
+        seen.add(real)
+        yield _intact(record)
         base = record.input("order")
         if base is None:
             return
@@ -121,31 +127,52 @@ def _records(record: Manifest) -> Iterator[Manifest]:
     raise FormatError(f"an order that is an intervention on itself ({record.path})")
 
 
+def _intact(found: Manifest) -> Manifest:
+    """A manifest whose own checksum is right: it says which steps there are, and what the right bytes are."""
+    if not manifest.is_intact(found.path):
+        raise VerifyError(f"was changed after it was written ({found.path})")
+    return found
+
+
 def _datasets(records: list[Manifest]) -> list[Path]:
     """The prefixes of all datasets, each once."""
     paths = [manifest.input_path(r, entry) for r in records for entry in r.inputs if "fingerprint" in entry]
     return list(dict.fromkeys(paths))
 
 
-def _listed(found: Manifest) -> list[_File]:
-    return [(manifest.output_path(found, entry), entry) for entry in found.outputs]
+def _listed(found: Manifest) -> list[_Listed]:
+    return [(_files_of(manifest.output_path(found, entry)), entry) for entry in found.outputs]
 
 
-def _verify(path: Path, entry: Entry, on_bytes: OnBytes) -> None:
-    """Raises VerifyError unless a file has the size and the checksum of its manifest's entry."""
+def _files_of(path: Path) -> tuple[Path, ...]:
+    """The files with the bytes of a listed one: itself, or the shards that are read in its place."""
+    if path.suffix != ".bin" or os.path.lexists(path):
+        return (path,)
+    return tuple(found for found, _ in find_token_shards(path.parent / path.name.removesuffix(".bin")))
+
+
+def _verify(paths: tuple[Path, ...], entry: Entry, on_bytes: OnBytes) -> list[list[int]]:
+    """Compares the bytes of files with their manifest's entry; returns the stamps from before the reading.
+
+    Raises:
+        VerifyError: A file is missing, or together they have another size or checksum.
+        OSError: A file cannot be read.
+    """
+    digest, done = hashlib.sha256(), 0
+    where = f"{paths[0]}" if len(paths) == 1 else f"{paths[0]} and {counted(len(paths) - 1, 'more shard')}"
     try:
-        with checked.open_regular(path) as file:
-            n_bytes = os.fstat(file.fileno()).st_size
-            if n_bytes != entry["bytes"]:
-                raise VerifyError(
-                    f"{counted(n_bytes, 'byte')}, its manifest says {entry['bytes']:,} ({path})"
-                )
-            digest, done = hashlib.sha256(), 0
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                done += len(chunk)
-                on_bytes(done)
-    except FileNotFoundError:
-        raise VerifyError(f"missing of the run's data ({path})") from None
+        stamps = [_stamp(path) for path in paths]
+        n_bytes = sum(size for size, *_ in stamps)
+        if n_bytes != entry["bytes"]:
+            raise VerifyError(f"{counted(n_bytes, 'byte')}, its manifest says {entry['bytes']:,} ({where})")
+        for path in paths:
+            with checked.open_regular(path) as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    done += len(chunk)
+                    on_bytes(done)
+    except FileNotFoundError as err:
+        raise VerifyError(f"missing of the run's data ({err.filename})") from None
     if digest.hexdigest() != entry["sha256"]:
-        raise VerifyError(f"not the bytes that its manifest names: damaged or replaced ({path})")
+        raise VerifyError(f"not the bytes that its manifest names: damaged or replaced ({where})")
+    return stamps

@@ -52,6 +52,7 @@ from trainer.model.neox import GPTNeoX
 from trainer.peak import measured_peak
 from trainer.pipeline import PipelineEngine
 from trainer.ranks import Processes
+from trainer.recorded import batch_size_option
 from trainer.records import Recorder
 from trainer.retention import Retention
 from trainer.run import SCRATCH_FOLDER, Run, Start, Stretch
@@ -181,13 +182,15 @@ def _stretch(
     return Stretch(
         step=saved,
         processes=ranks.size,
-        threads=start.threads or threads or default_threads(ranks.size),
+        threads=start.threads or threads or start.source_threads or default_threads(ranks.size),
         micro_batch_size=size,
         zero_stage=sharding.zero_stage,
         offload_optimizer=sharding.offload_optimizer,
         pipeline_stages=sharding.pipeline_stages,
         checkpoint_every=run.config.checkpoint_interval,
         keep_states=str(kept if start.keep_states is None else start.keep_states),
+        activation_checkpointing=run.config.activation_checkpointing,
+        compile=run.config.compile,
     )
 
 
@@ -372,7 +375,8 @@ class SkippedSteps:
             where = "no state was saved" if saved is None else f"the newest state is of step {saved}"
             raise TrainingError(f"{fault} at step {step}: {row}; {where}")
         if self._is_main:
-            batch = f"pile-tools batch {shell_quote(name)} --step {step}"
+            size = batch_size_option(self._run.order, self._run.recipe.batch_size)
+            batch = f"pile-tools batch {shell_quote(name)} --step {step}{size}"
             note(f"step {step} did not change the weights: {fault}; its rows: {batch}", err=True)
 
 
@@ -431,12 +435,7 @@ class _Session:
         model = self._run.config.model
         if model.published is not None:
             self._say(f"{model.preset} differs here from the published recipe in:")
-            for line in differences(
-                recipe,
-                model.published,
-                checkpoint_every=self._run.config.checkpoint_interval,
-                order_seed=self._run.order.seed,
-            ):
+            for line in differences(recipe, model.published, self._run.config, self._run.order):
                 self._say(f"  {line}")
 
     def _status_line(self) -> StatusLine:

@@ -75,6 +75,11 @@ def open_recorded(folder: Path) -> RecordedRun:
     return RecordedRun(folder, found)
 
 
+def batch_size_option(order: Order, batch_size: int) -> str:
+    """What `pile-tools batch` needs to show the steps of a run: its batch size, if it is not the order's."""
+    return "" if order.batch_size == batch_size else f" --batch-size {batch_size}"
+
+
 def order_of(record: Manifest) -> Order:
     """The order that a run's manifest names, if it is unchanged. Raises PileError, OSError."""
     entry = record.input("order")

@@ -31,6 +31,8 @@ from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.tokens import datasets
+from pile_tools.tokens.concatenated import prefixes
 from trainer import tensorboard
 from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
@@ -74,6 +76,8 @@ class Stretch:
         checkpoint_every: Steps between checkpoints.
         keep_states: Which states are kept, see `retention`.
         pipeline_stages: Groups of blocks, each in other processes; 1 without a pipeline.
+        activation_checkpointing: Whether blocks kept only their inputs.
+        compile: Whether blocks were compiled.
     """
 
     step: int
@@ -85,6 +89,8 @@ class Stretch:
     checkpoint_every: int
     keep_states: str
     pipeline_stages: int
+    activation_checkpointing: bool = False
+    compile: bool = False
 
     def values(self) -> dict[str, Any]:
         """As a manifest has it."""
@@ -103,6 +109,10 @@ class Stretch:
             checkpoint_every=values.integer("checkpoint_every", 1),
             keep_states=str(Retention.parse(values.text("keep_states"))),
             pipeline_stages=values.integer("pipeline_stages", 1),
+            # Earlier versions did not record them.
+            activation_checkpointing=values.has("activation_checkpointing")
+            and values.flag("activation_checkpointing"),
+            compile=values.has("compile") and values.flag("compile"),
         )
 
 
@@ -112,10 +122,12 @@ class Start:
 
     Attributes:
         force: Start again and remove the files of an earlier run.
-        threads: Of each process; None for as before, or the cores divided among the processes.
+        threads: Of each process; None for as before, or `source_threads`, or the cores divided among the
+            processes.
         keep_states: Which states are kept; None for as before, or only the last.
         peak_flops: Operations a second of all processes at best; None to measure them.
         stop: The signal that asks for a stop.
+        source_threads: Threads of the run that this one branches off from, if it should have as many.
     """
 
     force: bool = False
@@ -123,6 +135,7 @@ class Start:
     keep_states: Retention | None = None
     peak_flops: float | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+    source_threads: int | None = None
 
 
 def extended(stretches: tuple[Stretch, ...], new: Stretch) -> tuple[Stretch, ...]:
@@ -242,12 +255,12 @@ def plan(config: TrainConfig) -> Run:
     if config.tensorboard:
         tensorboard.require()
     order = open_order(config.order)
+    _refuse_labels(order)
     source = find_tokenizer(config.tokenizer) if config.tokenizer else None
     tokenizer = source.load() if source else None
-    dataset = order.dataset_manifest
-    if dataset is not None and source is not None:
-        _check_tokenizer(dataset, source.sha256)
-    n_known = _vocab_size(dataset) if dataset else None
+    made = _dataset_manifests(order)
+    _check_tokenizers(made, source)
+    n_known = _vocab_size(made)
     if n_known is None and tokenizer is not None:
         n_known = tokenizer.vocab_size
     planned = recipe(config, order, n_known)
@@ -257,6 +270,15 @@ def plan(config: TrainConfig) -> Run:
         for rows in filter(None, (order, validation)):
             _check_documents(rows)
     return Run(config, planned, order, tokenizer, source, validation, source=branched)
+
+
+def _refuse_labels(order: Order) -> None:
+    """Raises ConfigError for an order whose labels mask tokens: the loss here is that of all tokens."""
+    if order.labels is not None:
+        what = (
+            "the order has labels, which mask tokens in the loss of GPT-NeoX; here all tokens are trained on"
+        )
+        raise ConfigError(f"{what} ({order.name})")
 
 
 def _check_documents(order: Order) -> None:
@@ -271,27 +293,36 @@ def _validation_order(config: TrainConfig, order: Order) -> Order | None:
     if config.validation is None:
         return None
     found = open_order(config.validation.order)
+    _refuse_labels(found)
     if found.seq_length != order.seq_length or found.samples.sample_length != order.samples.sample_length:
         lengths = f"{found.seq_length:,} tokens, those of the run {order.seq_length:,}"
         raise ConfigError(f"rows of the validation order have {lengths} ({found.name})")
     if config.validation.rows > len(found.samples):
         what = f"{counted(len(found.samples), 'row')} in the validation order"
         raise ConfigError(f"{what}, rows = {config.validation.rows} ({found.name})")
-    if (used := _tokenizers(found)) and (known := _tokenizers(order)) and used != known:
+    used, known = (_tokenizers(_dataset_manifests(one)) for one in (found, order))
+    if used and known and used != known:
         raise ConfigError(f"the validation order's dataset was made with another tokenizer ({found.name})")
     return found
 
 
-def _tokenizers(order: Order) -> set[str | None]:
-    """The checksums of the tokenizers that an order's dataset was made with; none if they are not known."""
-    dataset = order.dataset_manifest
-    inputs = dataset.inputs if dataset is not None else []
-    return {entry.get("sha256") for entry in inputs if entry["role"] == "tokenizer"}
+def _dataset_manifests(order: Order) -> list[manifest.Manifest]:
+    """The manifests of an order's datasets and of their labels; a dataset of another tool has none."""
+    found = [one for prefix in prefixes(order.dataset) for one in datasets.manifests(prefix)]
+    datasets.check_unchanged(order.dataset)
+    return found
 
 
-def _vocab_size(dataset: manifest.Manifest) -> int | None:
-    summary = dataset.checked_summary
-    return summary.integer("vocab_size", 1, MAX_VOCABULARY) if summary.has("vocab_size") else None
+def _tokenizers(made: list[manifest.Manifest]) -> set[str]:
+    """The checksums of the tokenizers that datasets were made with; none if they are not known."""
+    entries = [entry for one in made for entry in one.inputs if entry["role"] == "tokenizer"]
+    return {entry["sha256"] for entry in entries if "sha256" in entry}
+
+
+def _vocab_size(made: list[manifest.Manifest]) -> int | None:
+    """The ids that have a meaning in any of the datasets, if one says it."""
+    summaries = [one.checked_summary for one in made if one.checked_summary.has("vocab_size")]
+    return max((summary.integer("vocab_size", 1, MAX_VOCABULARY) for summary in summaries), default=None)
 
 
 def _refuse_own_files(config: TrainConfig) -> None:
@@ -306,11 +337,15 @@ def _refuse_own_files(config: TrainConfig) -> None:
     )
 
 
-def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:
-    """Raises ConfigError if a tokenizer is given that is not the dataset's."""
-    used = {entry.get("sha256") for entry in dataset.inputs if entry["role"] == "tokenizer"}
-    if sha256 not in used:
-        raise ConfigError(f"the order's dataset was made with another tokenizer ({dataset.path})")
+def _check_tokenizers(made: list[manifest.Manifest], given: TokenizerFile | None) -> None:
+    """Raises ConfigError if datasets were made with several tokenizers, or not with the given one."""
+    expected = {given.sha256} if given else set()
+    for dataset in made:
+        used = _tokenizers([dataset])
+        if used and expected and used != expected:
+            than = "" if given else " than the one before it"
+            raise ConfigError(f"the order's dataset was made with another tokenizer{than} ({dataset.path})")
+        expected = expected or used
 
 
 def finished(run: Run, *, force: bool) -> manifest.Manifest | None:
@@ -395,8 +430,12 @@ def begin(run: Run, scratch: Path, *, force: bool) -> None:
     # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
     # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)
-    stretches = {"stretches": [one.values() for one in run.stretches]}
-    manifest.write(output / RUN_FILE, run.request, [], stretches, scratch=scratch)
+    summary = {
+        "stretches": [one.values() for one in run.stretches],
+        # A branch skips them too.
+        "skip_steps": list(run.config.skip_steps),
+    }
+    manifest.write(output / RUN_FILE, run.request, [], summary, scratch=scratch)
 
 
 def _remove_made(output: Path, scratch: Path) -> None:

@@ -15,12 +15,13 @@ from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, Tokenizer, manifest
 from pile_tools.cli import run as run_cli
-from pile_tools.jobs import tokenize
+from pile_tools.jobs import stages, tokenize
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from pile_tools.jobs.sampling import canaries as planted
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import Request
+from pile_tools.order.open import open_order
 from pile_tools.read.shards import find_shards
 from studies.cli import group
 from studies.memorization import canaries, passages, rows, study
@@ -245,6 +246,78 @@ def test_rows_that_hold_canaries_are_left_out(run_folder: Path, monkeypatch: pyt
         assert books not in dataset.subset_numbers(documents)
     assert chosen.n_left_out > 0
     assert len(chosen.numbers) + chosen.n_left_out == N_TRAINED + 20
+
+
+def padded_run(
+    folder: Path,
+    tokenizer: Path,
+    write_shard: Callable[..., Path],
+    kind: str,
+    skipped: tuple[int, ...] = (),
+) -> Run:
+    """The first 5 steps of an order whose rows hold equal short documents, or one long document of a few."""
+    texts = ["alpha beta gamma delta " * n for n in (*[3] * 60, *range(20, 40))]
+    random.Random(1).shuffle(texts)
+    write_shard(folder / "s/00.jsonl", ({"text": text} for text in texts))
+    config = TokenizeConfig(tokenizer=tokenizer)
+    tokenize.run(find_shards([folder / "s"]), folder / "d", config, threads=1)
+    packing = kind.removeprefix("staged ")
+    sizes = OrderConfig(seq_length=80, steps=10, batch_size=4, packing=packing)
+    build_order(folder / "d", folder / "o", sizes)
+    if kind.startswith("staged"):
+        stages.run([stages.Stage(folder / "o", 3), stages.Stage(folder / "o", 10)], folder / "staged")
+    order = open_order(folder / ("staged" if kind.startswith("staged") else "o"))
+    path = folder / "run.json"
+    manifest.write(path, Request("run", {}, []), [], {"skipped": list(skipped)})
+    return Run(folder, manifest.read(path), order, 5, 4, [0])
+
+
+@pytest.mark.parametrize("kind", ["unpacked", "pack_until_overflow", "staged unpacked"])
+@pytest.mark.parametrize("n_tokens", [8, 24, 64])
+@pytest.mark.parametrize("skipped", [(), (0, 2, 3)])
+def test_rows_that_are_padded_or_skipped_are_left_out(
+    tmp_path: Path,
+    tokenizer: Path,
+    write_shard: Callable[..., Path],
+    kind: str,
+    n_tokens: int,
+    skipped: tuple[int, ...],
+) -> None:
+    """The steps of all others are those that the rows themselves give, without those of skipped steps."""
+    run = padded_run(tmp_path, tokenizer, write_shard, kind, skipped)
+    chosen = rows.choose(run, 40, n_tokens)
+    samples = run.order.samples
+    n_text = np.array([samples.spans(i, 1)[:, 3].sum() for i in range(len(samples))])
+    assert (n_text[chosen.numbers] >= n_tokens).all()
+    is_trained = ~np.isin(np.arange(run.n_samples) // run.batch_size, skipped)
+    assert set(chosen.numbers[chosen.numbers < run.n_samples].tolist()) == set(
+        np.flatnonzero(is_trained & (n_text[: run.n_samples] >= n_tokens)).tolist()
+    )
+    assert bool(chosen.n_padded) == bool((n_text < n_tokens).any())
+    windows = [
+        {row[i : i + n_tokens].tobytes() for i in range(len(row) - n_tokens + 1)} if trained else set()
+        for row, trained in zip(samples.read(0, run.n_samples).astype(np.int64), is_trained, strict=True)
+    ]
+    for number, step, tokens in zip(chosen.numbers, chosen.steps_seen, chosen.tokens, strict=True):
+        first = next((i for i, found in enumerate(windows) if tokens.tobytes() in found), int(number))
+        assert step == first // run.batch_size
+        assert number < run.n_samples or step >= run.steps
+
+
+def test_a_run_that_skipped_all_of_its_steps_is_refused(
+    tmp_path: Path, tokenizer: Path, write_shard: Callable[..., Path]
+) -> None:
+    run = padded_run(tmp_path, tokenizer, write_shard, "unpacked", tuple(range(5)))
+    with pytest.raises(ConfigError, match="is of a step that was skipped"):
+        rows.choose(run, 40, 8)
+
+
+def test_rows_that_are_all_shorter_are_refused(
+    tmp_path: Path, tokenizer: Path, write_shard: Callable[..., Path]
+) -> None:
+    run = padded_run(tmp_path, tokenizer, write_shard, "pack_until_overflow")
+    with pytest.raises(ConfigError, match="each of these rows has fewer tokens than 81"):
+        rows.choose(run, 1, 81)
 
 
 def test_an_interrupted_study_goes_on_and_gives_the_same(

@@ -23,7 +23,7 @@ from pile_tools.present import colors
 from studies.cli import group
 from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare
-from studies.report import job, page, plots, wording
+from studies.report import chain, job, page, plots, wording
 from studies.report.facts import collect
 from trainer.smoothing import reach, smooth
 
@@ -67,6 +67,15 @@ def test_the_page_says_what_the_files_say(run_folder: Path, study_folder: Path, 
     assert facts.run.manifest.request[:16] in text
     assert facts.run.order.samples.dataset.fingerprint[:16] in text
     assert "pile-tools verify report.html --chain" in text
+
+
+def test_commands_show_the_steps_of_the_run(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    """Of a run whose batches are not those of the order, too."""
+    facts = collect(run_folder, study_folder)
+    for size, option in ((BATCH_SIZE, ""), (BATCH_SIZE // 2, f" --batch-size {BATCH_SIZE // 2}")):
+        run = dataclasses.replace(facts.run, batch_size=size)
+        found = chain.commands(dataclasses.replace(facts, run=run), tmp_path / "report.html")
+        assert found[-1][0].endswith(f" --step 0{option}")
 
 
 def test_settings_without_a_value_are_left_out() -> None:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 import trainer
 from pile_tools import manifest
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
-from trainer.branching import config_of_branch
+from trainer.branching import config_of_branch, find_source, threads_of_source
 from trainer.config import (
     BranchConfig,
     ModelConfig,
     OptimizerConfig,
+    Sharding,
     StageConfig,
     TrainConfig,
     ValidationConfig,
@@ -37,12 +39,16 @@ WriteConfig = Callable[..., Path]
 Server = Any
 
 
-def logged(output: Path) -> list[tuple[int, float, float]]:
-    return [(line["step"], line["loss"], line["lr"]) for line in read_log(output / LOG_FILE)]
+def logged(output: Path) -> list[tuple[int, float | None, float]]:
+    """Step, loss and rate of each line of the log; a skipped step has no loss."""
+    return [
+        (line["step"], None if "skipped" in line else line["loss"], line["lr"])
+        for line in read_log(output / LOG_FILE)
+    ]
 
 
 def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path, tmp_path: Path) -> None:
-    """Stages, validation and all that determines the weights; options replace the stages."""
+    """Every key, but for those that no weight depends on; options replace the stages."""
     config = TrainConfig(
         order=order,
         output=tmp_path / "run",
@@ -52,41 +58,119 @@ def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path,
         ),
         optimizer=OptimizerConfig(lr=0.01, betas=(0.8, 0.9), weight_decay=0.02, gradient_clipping=0.5),
         stages=(StageConfig(steps=30), StageConfig(steps=10, lr=0.001, schedule="wsd", decay=0.3)),
-        validation=ValidationConfig(order=order, every=5, rows=3),
+        validation=ValidationConfig(order=order / "order.json", every=5, rows=3),
         precision="bf16",
         seed=7,
         checkpoint_every=13,
+        steps=40,
+        batch_size=8,
+        micro_batch_size=2,
+        activation_checkpointing=True,
+        compile=True,
+        deepspeed=Sharding(zero_stage=2, offload_optimizer=True),
+        skip_steps=(0, 4, 30),
+        max_skipped_in_a_row=3,
+        tensorboard=True,
     )
-    run = plan(config)
-    stretch = Stretch(
+    default = TrainConfig(order=config.order, output=config.output, model=config.model)
+    same = {field.name for field in fields(TrainConfig)} - {"order", "output", "model", "branch"}
+    assert not [name for name in same if getattr(config, name) == getattr(default, name)]
+    run = plan(replace(config, tensorboard=False))
+    first = Stretch(
         step=0,
         processes=1,
-        threads=1,
-        micro_batch_size=8,
-        zero_stage=1,
-        offload_optimizer=False,
+        threads=3,
+        micro_batch_size=2,
+        zero_stage=2,
+        offload_optimizer=True,
         checkpoint_every=13,
-        keep_states="last",
+        keep_states="all",
         pipeline_stages=1,
+        activation_checkpointing=True,
+        compile=True,
     )
+    later = replace(first, step=20, threads=5, micro_batch_size=8, zero_stage=3)
     with writing(config.output) as scratch:
-        begin(replace(run, stretches=(stretch,)), scratch, force=False)
+        begin(replace(run, stretches=(first, later)), scratch, force=False)
     branch = BranchConfig(source=config.output, step=1)
     found = config_of_branch(branch, tmp_path / "b", {}, {})
     n_known = run.recipe.shape.vocab_size
     made = recipe(found, run.order, n_known)
-    assert replace(made, branch=None, micro_batch_size=None) == replace(run.recipe, micro_batch_size=None)
+    assert replace(made, branch=None) == run.recipe
     assert made.branch is not None
-    assert (found.checkpoint_every, found.validation and found.validation.rows) == (13, 3)
+    # What the recipe is made from is given with its defaults filled in; these change no weight.
+    same -= {"optimizer", "stages", "max_skipped_in_a_row", "tensorboard"}
+    assert {name: getattr(found, name) for name in same} == {
+        **{name: getattr(config, name) for name in same},
+        "skip_steps": (4, 30),
+    }
+    assert threads_of_source(branch) == 3
+    after = BranchConfig(source=config.output, step=20)
+    assert config_of_branch(after, tmp_path / "b", {}, {}).deepspeed.zero_stage == 3
+    assert threads_of_source(after) == 5
+    other = config_of_branch(branch, tmp_path / "b", {"precision": "fp32", "skip_steps": [7]}, {})
+    assert (other.micro_batch_size, other.deepspeed, other.skip_steps) == (None, Sharding(), (4, 7, 30))
     changed = recipe(config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.2}), run.order, n_known)
     assert (changed.stages, changed.optimizer.lr, changed.optimizer.min_lr) == ((), 0.2, 0.02)
 
 
+def write_model(folder: Path, kind: str) -> set[str]:
+    """Writes two tensors as weights of a kind; returns the names of its files."""
+    folder.mkdir()
+    tensors = {name: torch.full((2,), float(i)) for i, name in enumerate("ab")}
+    suffix = "bin" if "pickles" in kind else "safetensors"
+    stem = "pytorch_model" if suffix == "bin" else "model"
+
+    def save(names: str, path: Path) -> None:
+        chosen = {name: tensors[name] for name in names}
+        if suffix == "bin":
+            torch.save(chosen, path)
+        else:
+            save_file(chosen, path)
+
+    if "whole" in kind:
+        save("ab", folder / f"{stem}.{suffix}")
+        return {f"{stem}.{suffix}"}
+    shards = {name: f"{stem}-{name}.{suffix}" if "usual" in kind else f"w{name}.{suffix}" for name in "ab"}
+    for name, shard in shards.items():
+        save(name, folder / shard)
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": shards}))
+    return {*shards.values(), f"{stem}.{suffix}.index.json"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["whole", "whole pickles", "usual shards", "usual pickles", "other shards", "other pickles"]
+)
+def test_the_files_that_weights_are_read_from_are_the_inputs(tmp_path: Path, kind: str) -> None:
+    """Each of them, whatever an index calls it, and no other that looks like one."""
+    model, output = tmp_path / "model", tmp_path / "b"
+    read = write_model(model, kind)
+    for name in ("model-extra.safetensors", "pytorch_model-extra.bin"):
+        (model / name).write_bytes(b"not read")
+    branch = BranchConfig(source=model, fresh_moments=True, rewarm=1)
+    before = find_source(branch, output)
+    assert {Path(entry["path"]).name for entry in before.inputs} == read
+    for name in read:
+        whole = (model / name).read_bytes()
+        (model / name).write_bytes(whole + b" ")
+        assert find_source(branch, output) != before, name
+        (model / name).write_bytes(whole)
+    shutil.rmtree(model)
+    with pytest.raises(FileNotFoundError, match="no weights here"):
+        find_source(branch, output)
+    output.mkdir()
+    manifest.write(output / "run.json", manifest.Request("run", {}, before.entries(output)), [], {})
+    assert [entry["sha256"] for entry in find_source(branch, output).inputs] == [
+        entry["sha256"] for entry in before.inputs
+    ]
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, server: Server, write_config: WriteConfig) -> Path:
-    """A finished run with its states of steps 3 and 6."""
+    """A finished run with its states of steps 3 and 6, which skipped step 4, in micro-batches."""
     folder = tmp_path_factory.mktemp("branch")
-    config = write_config(folder / "config.toml", folder / "run", "checkpoint_every = 3", "steps = 6")
+    more = ("checkpoint_every = 3", "steps = 6", "micro_batch_size = 2", "skip_steps = [4]")
+    config = write_config(folder / "config.toml", folder / "run", *more)
     result = server.wait(server.start(config, "--keep-states", "all"))
     assert result.returncode == 0, result.stderr
     return folder / "run"

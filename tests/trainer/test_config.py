@@ -1,26 +1,43 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pile_tools import manifest
 from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
+from pile_tools.jobs import merge
+from pile_tools.jobs.order import Blend, OrderConfig
+from pile_tools.jobs.order import run as build_order
+from pile_tools.jobs.stages import Stage as Stages
+from pile_tools.jobs.stages import run as join_stages
+from pile_tools.manifest import Request
+from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
 from pile_tools.order.open import open_order
+from pile_tools.order.order import Order
 from trainer.config import (
     AdamW,
+    BranchConfig,
+    BranchPoint,
     ModelConfig,
     OptimizerConfig,
     Recipe,
     Sharding,
+    Stage,
+    StageConfig,
     TrainConfig,
+    ValidationConfig,
     differences,
     recipe,
 )
 from trainer.presets import PRESETS, Preset
+from trainer.run import plan
 from trainer.schedule import learning_rate
+from trainer.shape import ModelShape
 
 MODEL = ModelConfig(hidden_size=32, n_layers=2, n_heads=4)
 
@@ -257,36 +274,53 @@ def test_settings_are_flat(order: Path) -> None:
     assert not any(isinstance(value, dict) for value in settings.values())
 
 
-def published(name: str, order: Path) -> tuple[Recipe, Preset]:
+def published(name: str, order: Path) -> tuple[Recipe, Preset, TrainConfig, Order]:
     """What a config with nothing but a preset gives on an order of the published size."""
     config = TrainConfig(order=order, output=Path("r"), model=ModelConfig(preset=name))
-    preset, found = PRESETS[name], recipe(config, open_order(order), 50277)
+    preset, opened = PRESETS[name], dataclasses.replace(open_order(order), seed=PRESETS[name].seed)
+    found = recipe(config, opened, 50277)
     shape = dataclasses.replace(found.shape, max_positions=preset.seq_length)
-    return dataclasses.replace(found, steps=preset.steps, batch_size=preset.batch_size, shape=shape), preset
+    sizes = {"steps": preset.steps, "batch_size": preset.batch_size}
+    return dataclasses.replace(found, **sizes, shape=shape), preset, config, opened
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_the_published_recipe_but_for_what_no_key_can_give(name: str, order: Path) -> None:
-    found, preset = published(name, order)
-    more = {"checkpoint_every": preset.checkpoint_every, "order_seed": preset.seed}
+    found, *others = published(name, order)
     assert (found.optimizer.schedule, found.shape.hidden_act) == ("neox_v1", "gelu_pytorch_tanh")
-    assert [line.split(":")[0] for line in differences(found, preset, **more)] == [
-        "precision",
-        "first weights",
-    ]
+    assert [line.split(":")[0] for line in differences(found, *others)] == ["precision", "first weights"]
 
 
-#: What a run of a preset has besides its recipe.
-AS_PUBLISHED: dict[str, Any] = {"checkpoint_every": 1000, "order_seed": 1234}
+ADAMW = AdamW(
+    **{"lr": 0.5, "min_lr": 0.25, "warmup": 0.5, "betas": (0.0, 0.0), "eps": 1.0, "weight_decay": 0.5},
+    **{"gradient_clipping": 2.0, "schedule": "wsd", "decay": 0.25, "decay_shape": "sqrt"},
+)
 
+#: Other values of everything that determines the weights.
 OTHER_VALUES: dict[str, dict[str, Any]] = {
-    "optimizer": {
-        **{"lr": 0.5, "min_lr": 0.25, "warmup": 0.5, "betas": (0.0, 0.0), "eps": 1.0, "weight_decay": 0.5},
-        **{"gradient_clipping": 2.0, "schedule": "neox"},
-    },
+    "optimizer": {field.name: getattr(ADAMW, field.name) for field in dataclasses.fields(AdamW)},
     "shape": {
         **{"rotary_pct": 1.0, "rotary_base": 5.0, "layer_norm_eps": 1.0, "parallel_residual": False},
         **{"hidden_act": "gelu", "init": "normal_scaled", "vocab_size": 128},
+    },
+    "recipe": {
+        **{"steps": 3, "batch_size": 5, "seed": 7, "attention_within_documents": True, "precision": "bf16"},
+        "stages": (Stage(steps=7, optimizer=ADAMW),),
+        "branch": BranchPoint(step=3, fresh_moments=True, rewarm=9),
+    },
+    "config": {"skip_steps": (4, 7), "checkpoint_every": 7},
+}
+#: What has a name of its own in the lines.
+NAMES = {"branch": "fresh_moments"}
+#: Fields that change no weights, or that others above are made from.
+WITHOUT = {
+    "optimizer": set(),
+    "shape": {"hidden_size", "n_layers", "n_heads", "max_positions"},
+    "recipe": {"micro_batch_size", "shape", "optimizer"},
+    "config": {
+        *("order", "output", "model", "optimizer", "tokenizer", "steps", "batch_size", "seed", "precision"),
+        *("micro_batch_size", "validation", "stages", "tensorboard", "activation_checkpointing", "compile"),
+        *("deepspeed", "max_skipped_in_a_row", "branch"),
     },
 }
 
@@ -295,17 +329,47 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     ("part", "name"), [(part, name) for part in OTHER_VALUES for name in OTHER_VALUES[part]]
 )
 def test_every_setting_is_compared_with_the_published_one(part: str, name: str, order: Path) -> None:
-    found, preset = published("pythia-14m", order)
-    other = dataclasses.replace(getattr(found, part), **{name: OTHER_VALUES[part][name]})
-    assert differences(dataclasses.replace(found, **{part: other}), preset, **AS_PUBLISHED)[0].startswith(
-        f"{name}: "
-    )
+    found, preset, config, opened = published("pythia-14m", order)
+    change = {name: OTHER_VALUES[part][name]}
+    if part == "config":
+        config = dataclasses.replace(config, **change)
+    elif part == "recipe":
+        found = dataclasses.replace(found, **change)
+    else:
+        found = dataclasses.replace(found, **{part: dataclasses.replace(getattr(found, part), **change)})
+    lines = differences(found, preset, config, opened)
+    assert any(line.startswith(f"{NAMES.get(name, name)}: ") for line in lines), lines
 
 
-def test_no_setting_of_the_optimizer_is_left_out_of_the_comparison() -> None:
-    fields = {field.name for field in dataclasses.fields(AdamW)}
-    # Only the schedule `wsd` has these, and no published recipe has that.
-    assert fields - {"decay", "decay_shape"} == set(OTHER_VALUES["optimizer"])
+def test_no_setting_is_left_out_of_the_comparison() -> None:
+    for part, kind in (
+        ("optimizer", AdamW),
+        ("shape", ModelShape),
+        ("recipe", Recipe),
+        ("config", TrainConfig),
+    ):
+        fields = {field.name for field in dataclasses.fields(kind)}
+        assert fields == set(OTHER_VALUES[part]) | WITHOUT[part], part
+
+
+def test_an_order_that_none_was_trained_on_is_said(order: Path, dataset: Path, tmp_path: Path) -> None:
+    """Of another rule, of several datasets, of stages, with interventions; and where a branch starts."""
+    found, preset, config, opened = published("pythia-14m", order)
+    sizes = OrderConfig(seq_length=32, steps=2, batch_size=4)
+    megatron = dataclasses.replace(sizes, packing="megatron")
+    build_order(dataset, tmp_path / "megatron-lm", megatron)
+    build_order(dataset, tmp_path / "gpt-neox unpacked", dataclasses.replace(sizes, packing="unpacked"))
+    build_order(Blend((dataset, dataset), (1.0, 1.0)), tmp_path / "blend", sizes)
+    join_stages([Stages(order, 3), Stages(order, 2)], tmp_path / "stages")
+    save_interventions(insert_tokens(opened, [Insert(0, 1, 2, (5, 6))]), tmp_path / "view")
+    for path in tmp_path.iterdir():
+        lines = differences(found, preset, config, open_order(path))
+        rule = f"rule of the order: {path.name}, published gpt-neox packed"
+        expected = "datasets of the order: 2, published 1" if path.name == "blend" else rule
+        assert expected in lines, lines
+    branch = BranchConfig(source=Path("r"), step=3)
+    lines = differences(found, preset, dataclasses.replace(config, branch=branch), opened)
+    assert lines[-1] == "first weights: those of step 3 of r"
 
 
 def test_what_differs_from_the_published_recipe_is_said(order: Path) -> None:
@@ -315,9 +379,12 @@ def test_what_differs_from_the_published_recipe_is_said(order: Path) -> None:
         model=ModelConfig(preset="pythia-14m", hidden_act="gelu"),
         optimizer=OptimizerConfig(schedule="neox"),
         precision="bf16",
+        checkpoint_every=100,
+        stages=(StageConfig(steps=30), StageConfig(steps=10, lr=1e-4, schedule="wsd")),
+        skip_steps=(5, 6),
     )
-    found = recipe(config, open_order(order), 400)
-    assert differences(found, PRESETS["pythia-14m"], checkpoint_every=100, order_seed=7) == [
+    opened = dataclasses.replace(open_order(order), seed=7)
+    assert differences(recipe(config, opened, 400), PRESETS["pythia-14m"], config, opened) == [
         "steps: 40, published 143000",
         "batch_size: 8, published 1024",
         "seq_length: 32, published 2048",
@@ -326,9 +393,68 @@ def test_what_differs_from_the_published_recipe_is_said(order: Path) -> None:
         "checkpoint_every: 100, published 1000",
         "hidden_act: gelu, published gelu_pytorch_tanh",
         "schedule: neox, published neox_v1",
+        "stages: 30 steps (lr 0.001, min_lr 0.0001, warmup 0.0, schedule neox), "
+        "10 steps (lr 0.0001, min_lr 1e-05, warmup 0.0, schedule wsd, decay 0.1, decay_shape linear), "
+        "published none",
+        "skip_steps: 5, 6, published none",
         "precision: bf16, published fp16 with dynamic loss scaling",
         "first weights: same distributions, other random numbers",
     ]
+
+
+@pytest.mark.parametrize("which", ["order", "interventions", "validation"])
+def test_an_order_with_labels_is_refused(order: Path, dataset: Path, tmp_path: Path, which: str) -> None:
+    """They mask tokens, and the loss is of all tokens."""
+    labelled = tmp_path / "labelled"
+    build_order(dataset, labelled, OrderConfig(seq_length=32, steps=2, batch_size=4), labels=dataset)
+    if which == "interventions":
+        save_interventions(insert_tokens(open_order(labelled), [Insert(0, 1, 2, (5, 6))]), tmp_path / "view")
+        labelled = tmp_path / "view"
+    config = TrainConfig(order=labelled, output=tmp_path / "r", model=MODEL)
+    if which == "validation":
+        validation = ValidationConfig(order=labelled, rows=1)
+        config = dataclasses.replace(config, order=order, validation=validation)
+    with pytest.raises(ConfigError, match="the order has labels"):
+        plan(config)
+
+
+def other_tokenizer(dataset: Path) -> None:
+    """Changes the manifest of a dataset as if it had been made with another tokenizer."""
+    found = manifest.read(dataset.parent / f"{dataset.name}.manifest.json")
+    inputs = [{**e, "sha256": "0" * 64} if e["role"] == "tokenizer" else e for e in found.inputs]
+    manifest.write(found.path, Request("tokens", found.settings, inputs), found.outputs, found.summary)
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+@pytest.mark.parametrize("is_given", [True, False])
+def test_all_datasets_have_one_tokenizer_the_given_one(
+    dataset: Path, tokenizer: Path, tmp_path: Path, which: str, is_given: bool
+) -> None:
+    for path in dataset.parent.glob(dataset.name + ".*"):
+        shutil.copy(path, tmp_path / path.name.replace(dataset.name, "other"))
+    pair = (tmp_path / "other", dataset) if which == "first" else (dataset, tmp_path / "other")
+    sizes = OrderConfig(seq_length=32, steps=2, batch_size=4)
+    build_order(Blend(pair, (1.0, 1.0)), tmp_path / "o", sizes)
+    config = TrainConfig(
+        order=tmp_path / "o", output=tmp_path / "r", model=MODEL, tokenizer=tokenizer if is_given else None
+    )
+    assert plan(config).recipe.shape.vocab_size == 384
+    other_tokenizer(tmp_path / "other")
+    name = "other" if is_given or which == "second" else dataset.name
+    with pytest.raises(ConfigError, match=f"made with another tokenizer.*{name}.manifest.json"):
+        plan(config)
+
+
+def test_a_dataset_whose_tokenizer_is_not_known_takes_any(
+    dataset: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    """As one merged from datasets of another tool: its manifest names none."""
+    for suffix in (".bin", ".idx"):
+        shutil.copy(dataset.parent / f"{dataset.name}{suffix}", tmp_path / f"foreign{suffix}")
+    merge.run([tmp_path / "foreign"] * 2, tmp_path / "both")
+    build_order(tmp_path / "both", tmp_path / "o", OrderConfig(seq_length=32, steps=2, batch_size=4))
+    config = TrainConfig(order=tmp_path / "o", output=tmp_path / "r", model=MODEL, tokenizer=tokenizer)
+    assert plan(config).tokenizer is not None
 
 
 def test_runs_without_a_preset_keep_their_formula_and_activation(order: Path) -> None:

@@ -308,7 +308,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     train: Train, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    config = write_config(tmp_path / "config.toml", output, optimizer="lr = 1e30")
+    # Another batch size than the order's: the commands that show rows must name it.
+    config = write_config(tmp_path / "config.toml", output, "batch_size = 4", optimizer="lr = 1e30")
     result = train(config)
     assert result.returncode == 1
     message = result.stderr.splitlines()[-1]
@@ -318,8 +319,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     first, *others = read_log(output / LOG_FILE)
     assert "skipped" not in first
     assert {line["skipped"] for line in others} <= {"the loss is nan", "the gradient is not finite"}
-    assert others[1]["samples"] == [16, 24]
-    assert "step 2 did not change the weights" in result.stderr
+    assert others[1]["samples"] == [8, 12]
+    (line,) = [line for line in result.stderr.splitlines() if "step 2 did not change the weights" in line]
+    assert line.endswith("/order.json --step 2 --batch-size 4")
+    assert "`pile-tools batch --batch-size 4`" in (output / "checkpoints/step0/README.md").read_text()
 
 
 def test_force_begins_anew_and_keeps_what_is_not_ours(

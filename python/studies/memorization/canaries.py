@@ -76,18 +76,20 @@ def load(path: Path, run: Run, n_tokens: int) -> Canaries:
 def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int64]]:
     """The samples of the run that hold each sequence whole, in training order, once for each occurrence.
 
-    A sequence that the end of a sample cuts is not found there.
+    A sequence that the end of a sample cuts is not found there, nor is one in a batch that was skipped.
 
     Shapes: (n, k + l) int64 -> n arrays (n_occurrences,) int64.
     """
     if not len(sequences):
         return []
-    if not timeline.is_searchable(run.order):
-        return _scan(sequences, run.order.samples, run.n_samples)
-    of_run = dataclasses.replace(run.order, made_for=run.n_samples, batch_size=run.batch_size)
-    found = timeline.when(of_run, sequences.tolist(), across_documents=True).sightings
-    whole = found[found["n_parts"] == 1]
-    return [whole["sample"][whole["text"] == number] for number in range(len(sequences))]
+    if timeline.is_searchable(run.order):
+        of_run = dataclasses.replace(run.order, made_for=run.n_samples, batch_size=run.batch_size)
+        sightings = timeline.when(of_run, sequences.tolist(), across_documents=True).sightings
+        whole = sightings[sightings["n_parts"] == 1]
+        found = [whole["sample"][whole["text"] == number] for number in range(len(sequences))]
+    else:
+        found = _scan(sequences, run.order.samples, run.n_samples)
+    return [numbers[~np.isin(numbers // run.batch_size, run.skipped)] for numbers in found]
 
 
 def _scan(sequences: NDArray[np.int64], samples: Samples, n_samples: int) -> list[NDArray[np.int64]]:

@@ -40,11 +40,12 @@ def command(
 ) -> None:
     """Measure what each checkpoint of RUN memorized of its training rows.
 
-    Prompted with the first 32 tokens of a row, how many of the next 32 does greedy decoding give back? The
-    same rows are scored at each checkpoint: those it was trained on next to those it was not yet. A row
-    counts as not seen while no batch has held these tokens as a whole, so the control stays one where an
-    order has several epochs. Canaries, random passages planted a known number of times, tell how many repeats
-    it takes. An interrupted study resumes at its last checkpoint.
+    Prompted with the first 32 tokens of a row, how many of the next 32 does greedy decoding give back?
+    The same rows are scored at each checkpoint: those it was trained on next to those it was not yet. A
+    row counts as not seen while no batch has held these tokens as a whole, so the control stays one where
+    an order has several epochs. Rows of steps that were skipped are left out, and rows whose text is
+    shorter, with padding after it. Canaries, random passages planted a known number of times, tell how
+    many repeats it takes. An interrupted study resumes at its last checkpoint.
 
     \b
     Examples:
@@ -74,7 +75,11 @@ def _print_summary(summary: Summary) -> None:
     if few:
         counts = [f"{table['unseen']['n']:,} at step {table['step']:,}" for table in few]
         shown = ", ".join(counts[:SHOWN_FEW]) + (", ..." if len(counts) > SHOWN_FEW else "")
-        note(f"few rows not seen: {shown}; earlier batches hold the others' tokens")
+        or_padded = ", or they are padded" if summary.get("n_padded") else ""
+        note(f"few rows not seen: {shown}; earlier batches hold the others' tokens{or_padded}")
+    if n := summary.get("n_padded"):
+        n_tokens = summary["prompt_tokens"] + summary["continuation_tokens"]
+        note(f"left out {counted(n, 'row')} whose text has fewer tokens than {n_tokens:,}")
     for level in summary["checkpoints"][-1]["canaries"]:
         n = level["repeats"]
         repeats = "never planted" if n == 0 else "planted once" if n == 1 else f"planted {n:,} times"

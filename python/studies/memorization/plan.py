@@ -124,6 +124,11 @@ class Plan:
             "batch_size": BATCH_SIZE,
             "unseen": UNSEEN_RULE,
         }
+        if self.rows.n_padded:
+            # Earlier versions scored these rows, and took skipped ones for seen: theirs are other studies.
+            values["padded"] = "left out"
+        if self.run.skipped:
+            values["skipped"] = "not seen"
         return Request("study", {"study": "memorization", **values}, inputs)
 
 

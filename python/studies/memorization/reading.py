@@ -47,7 +47,9 @@ _SUMMARY = record(
         "continuation_tokens": whole(1, MAX_CONTINUATION_TOKENS),
         "checkpoints": items(record(_TABLE)),
         "passages": items(_PASSAGE),
-    }
+    },
+    # Studies of earlier versions have none.
+    {"n_padded": whole()},
 )
 
 

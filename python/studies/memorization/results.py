@@ -105,6 +105,7 @@ def _summary(plan: Plan, scores: list[Scores], n_seen: list[NDArray[np.int64]]) 
         "definition": DEFINITION,
         "n_rows": n_rows,
         "n_left_out": plan.rows.n_left_out,
+        "n_padded": plan.rows.n_padded,
         "n_control": plan.config.rows // CONTROL_DIVISOR,
         "prompt_tokens": plan.config.prompt_tokens,
         "continuation_tokens": n_tokens,

@@ -33,12 +33,15 @@ class Rows:
             run does not see, the step that would train on them.
         tokens: Their first tokens, prompt and continuation: (n, k + l) int64.
         n_left_out: Rows left out because these tokens hold canaries.
+        n_padded: Rows left out because their text is shorter and padding follows it. Such a row is found in
+            no batch, as only text is searched; and a continuation of zeros is nothing to memorize.
     """
 
     numbers: NDArray[np.int64]
     steps_seen: NDArray[np.int64]
     tokens: NDArray[np.int64]
     n_left_out: int
+    n_padded: int
 
 
 def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
@@ -46,10 +49,11 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
 
     Rows beyond the end, at most a quarter as many, hold tokens that no batch of the run holds as a whole, so
     that the last checkpoint too has rows to compare with. Rows that begin with canaries are left out: those
-    are planted to be memorized and scored apart.
+    are planted to be memorized and scored apart. So are rows with padding among these tokens, and those of
+    steps that were skipped.
 
     Raises:
-        ConfigError: Rows have fewer than `n_tokens` tokens, or all of them hold canaries.
+        ConfigError: Rows have fewer than `n_tokens` tokens, or none of them can be scored.
     """
     samples = run.order.samples
     if samples.seq_length + 1 < n_tokens:
@@ -58,8 +62,15 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
         )
     n_beyond = n_rows // CONTROL_DIVISOR
     trained = _evenly(0, run.n_samples, n_rows)
+    trained = trained[~np.isin(trained // run.batch_size, run.skipped)]
+    if not len(trained):
+        raise ConfigError("every one of these rows is of a step that was skipped; choose more rows")
     candidates = _evenly(run.n_samples, len(samples), n_beyond * CANDIDATES_PER_ROW)
+    n_looked_at = len(trained) + len(candidates)
+    trained, candidates = (found[_have_text(run, found, n_tokens)] for found in (trained, candidates))
     numbers = np.concatenate([trained, candidates])
+    if not len(numbers):
+        raise ConfigError(f"the text of each of these rows has fewer tokens than {n_tokens:,}; choose fewer")
     tokens = np.stack([samples[int(number)][:n_tokens] for number in numbers]).astype(np.int64)
     steps_seen = _first_steps(run, numbers, tokens)
     unseen = len(trained) + np.flatnonzero(steps_seen[len(trained) :] >= run.steps)
@@ -67,7 +78,15 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
     scored = chosen[~_hold_canaries(run, numbers[chosen], n_tokens)]
     if not len(scored):
         raise ConfigError("every one of these rows holds canaries; choose more rows")
-    return Rows(numbers[scored], steps_seen[scored], tokens[scored], len(chosen) - len(scored))
+    n_canaries, n_padded = len(chosen) - len(scored), n_looked_at - len(numbers)
+    return Rows(numbers[scored], steps_seen[scored], tokens[scored], n_canaries, n_padded)
+
+
+def _have_text(run: Run, numbers: NDArray[np.int64], n_tokens: int) -> NDArray[np.bool_]:
+    """Whether the first `n_tokens` tokens of each row are of documents, not padding: (n,) bool."""
+    # Padding comes last, and has no spans.
+    n_text = (int(run.order.samples.spans(int(number), 1)[:, 3].sum()) for number in numbers)
+    return np.fromiter((n >= n_tokens for n in n_text), dtype=np.bool_, count=len(numbers))
 
 
 def _first_steps(run: Run, numbers: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:

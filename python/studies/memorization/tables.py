@@ -110,6 +110,7 @@ class Summary(TypedDict):
     definition: str
     n_rows: int
     n_left_out: int
+    n_padded: NotRequired[int]
     n_control: int
     prompt_tokens: int
     continuation_tokens: int

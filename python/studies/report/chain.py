@@ -8,6 +8,7 @@ from pathlib import Path
 from pile_tools.manifest import MANIFEST_FILE, Manifest, read, relative
 from pile_tools.terminal import shell_quote
 from studies.report.facts import Facts
+from trainer.recorded import batch_size_option
 
 #: Hexadecimal digits of a fingerprint that are shown.
 SHOWN_DIGITS = 16
@@ -59,11 +60,12 @@ def commands(facts: Facts, output: Path) -> list[tuple[str, str]]:
     folder = output.parent
     run = shell_quote(Path(relative(facts.run.folder, folder)))
     order = shell_quote(Path(relative(facts.run.order.path.parent, folder)))
+    size = batch_size_option(facts.run.order, facts.run.batch_size)
     report = shell_quote(Path(output.name))
     return [
         (f"pile-tools verify {report} --chain", "checks every file of the chain, back to the shards"),
         (f"pile-tools verify {run}", "checks the run and all its checkpoints"),
-        (f"pile-tools batch {order} --step 0", "shows what the model saw first, document by document"),
+        (f"pile-tools batch {order} --step 0{size}", "shows what the model saw first, document by document"),
     ]
 
 

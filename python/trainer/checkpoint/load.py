@@ -34,7 +34,9 @@ def checkpoint_folder(output: str | Path, step: int) -> Path:
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Raises VerifyError unless every file exists and matches the checkpoint's manifest."""
+    """Raises VerifyError unless every file exists and matches the checkpoint's manifest, itself unchanged."""
+    if not manifest.is_intact(folder / MANIFEST_FILE):
+        raise VerifyError(f"was changed after it was written ({folder / MANIFEST_FILE})")
     for entry in manifest.read(folder / MANIFEST_FILE).outputs:
         path = folder / entry["path"]
         if not path.is_file():

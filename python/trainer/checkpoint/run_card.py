@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.checkpoint import card
+from trainer.recorded import batch_size_option
 from trainer.run import Run
 
 #: How the weights and the arithmetic of a run are described.
@@ -43,7 +44,7 @@ def run_card(run: Run, step: int) -> str:
     about = (
         f"Weights after {step:,} updates of a run of pile-train: step 0 is the initialization. manifest.json "
         f"lists checksums of the files, the settings and the inputs. Update s, from 0, trained on batch s of "
-        f"the order, which `pile-tools batch` prints."
+        f"the order, which `pile-tools batch{batch_size_option(run.order, recipe.batch_size)}` prints."
     )
     if preset is not None:
         about += f" The run follows the recipe of {preset}; its log says where it differs."

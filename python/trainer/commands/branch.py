@@ -9,7 +9,7 @@ import click
 
 from pile_tools.commands import artifacts, options
 from pile_tools.manifest import RUN_FILE
-from trainer.branching import config_of_branch
+from trainer.branching import config_of_branch, threads_of_source
 from trainer.commands.train import run_training, training_options
 from trainer.config import BranchConfig
 from trainer.retention import Retention
@@ -33,7 +33,13 @@ from trainer.signals import StopRequest
 @click.option("--precision", help="fp32, bf16 or fp16. Default: that of the run.")
 @click.option("--checkpoint-every", type=click.IntRange(min=1), help="Default: as before.")
 @click.option("--micro-batch-size", type=click.IntRange(min=1), help="Sequences at once in a process.")
-@click.option("--skip-step", "skip_steps", type=click.IntRange(min=0), multiple=True, help="May be repeated.")
+@click.option(
+    "--skip-step",
+    "skip_steps",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="A step not to train on, besides those that the run skips by name. May be repeated.",
+)
 @click.option("--fresh-moments", is_flag=True, help="Start from weights alone; needs --rewarm.")
 @click.option(
     "--rewarm",
@@ -60,7 +66,8 @@ def command(
     """Start a run from a kept step of another run, or from a model, and train it.
 
     SOURCE is a run, or a folder with a GPT-NeoX model of Hugging Face's. Without options, the branch trains
-    as the run would have: it is the control of one with other data or settings. The same command resumes it.
+    as the run would have: it is the control of one with other data or settings. Steps that the run skips by
+    name are skipped, those of --skip-step too. The same command resumes it.
 
     Of a run with stages, --steps, --lr, --min-lr or --schedule replace them by one schedule.
 
@@ -91,7 +98,8 @@ def command(
     if skip_steps:
         changes["skip_steps"] = list(skip_steps)
     config = config_of_branch(branch, output, _given(changes), _given(optimizer))
-    run_training(config, Start(force, threads, keep_states, stop=stop), as_json=as_json)
+    start = Start(force, threads, keep_states, stop=stop, source_threads=threads_of_source(branch))
+    run_training(config, start, as_json=as_json)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

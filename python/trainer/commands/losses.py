@@ -31,7 +31,7 @@ from pile_tools.terminal import (
     width,
 )
 from pile_tools.tokens.datasets import subset_of
-from trainer.recorded import RecordedRun, open_recorded
+from trainer.recorded import RecordedRun, batch_size_option, open_recorded
 from trainer.row_losses import RowLosses
 from trainer.subset_losses import SubsetLosses, subset_losses
 
@@ -123,7 +123,8 @@ def _print_step(run: RecordedRun, step: int, top: int, *, as_json: bool) -> None
             if document >= 0:
                 source = range_of(run.order.dataset, document, start, length)
             echo(style(f"  {source}", dim=True))
-    note(f"next: pile-tools batch {shell_quote(run.order.path.parent)} --step {step} --row {ranked[0]}")
+    order, size = shell_quote(run.order.path.parent), batch_size_option(run.order, run.batch_size)
+    note(f"next: pile-tools batch {order} --step {step} --row {ranked[0]}{size}")
 
 
 def highest_first(losses: RowLosses) -> NDArray[np.intp]:

@@ -146,6 +146,16 @@ def test_a_damaged_file_is_found(run: Run, model: GPTNeoX) -> None:
         trainer.load_checkpoint(run.config.output, 8)
 
 
+def test_a_changed_manifest_is_found(run: Run, model: GPTNeoX) -> None:
+    """Its checksums decide what the right weights are."""
+    path = published(run, model, 8) / "manifest.json"
+    values = json.loads(path.read_text())
+    values["summary"]["tokens"] = 1
+    path.write_text(json.dumps(values))
+    with pytest.raises(VerifyError, match=r"changed after it was written .*manifest\.json"):
+        trainer.load_checkpoint(run.config.output, 8)
+
+
 def test_a_missing_file_is_found(run: Run, model: GPTNeoX) -> None:
     folder = published(run, model, 8)
     (folder / "tokenizer.json").unlink()

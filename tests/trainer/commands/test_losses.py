@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from click.testing import CliRunner, Result
 from tests.page import read_page
 
 from pile_tools import manifest, open_order
+from pile_tools.cli import group as pile_tools_group
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
 from pile_tools.manifest import Request
+from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
 from trainer.cli import group
 from trainer.row_losses import ROW_LOSSES_FILE
 
@@ -60,6 +65,38 @@ def test_the_rows_of_a_step_come_with_their_documents(run_folder: Path, order: P
         origin[key]
         for key in ("subset", "shard", "record")  # type: ignore[literal-required]
     ]
+
+
+@pytest.mark.parametrize("kind", ["as the order", "smaller", "order of samples"])
+def test_the_next_command_shows_the_rows_of_the_step(
+    order: Path, dataset: Path, tmp_path: Path, kind: str
+) -> None:
+    """Whatever the batch size of the order is, if it has one."""
+    size = BATCH if kind == "as the order" else 4
+    if kind == "order of samples":
+        order = tmp_path / "order"
+        build_order(dataset, order, OrderConfig(seq_length=32, samples=64))
+    inputs = [manifest.file_entry(order / "order.json", tmp_path, role="order")]
+    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": size, "steps": 3}, inputs), [], {})
+    (tmp_path / ROW_LOSSES_FILE).write_bytes(np.ones((3, size), np.float16).tobytes())
+    printed = invoke(tmp_path, "--step", "2").output
+    program, *command = shlex.split(printed.splitlines()[-1].removeprefix("next: "))
+    assert program == "pile-tools"
+    found = json.loads(CliRunner().invoke(pile_tools_group, [*command, "--json"]).stdout)
+    sample = json.loads(invoke(tmp_path, "--step", "2", "--json").stdout)["rows"][0]["sample"]
+    assert sample == 2 * size
+    assert found["rows"][0]["tokens"] == open_order(order).samples[sample].tolist()
+
+
+def test_an_inserted_text_has_its_subset(order: Path, tmp_path: Path) -> None:
+    view = insert_tokens(open_order(order), [Insert(0, 1, 2, (5, 6))])
+    save_interventions(view, tmp_path / "view")
+    inputs = [manifest.file_entry(tmp_path / "view/order.json", tmp_path, role="order")]
+    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH, "steps": 1}, inputs), [], {})
+    (tmp_path / ROW_LOSSES_FILE).write_bytes(np.ones((1, BATCH), np.float16).tobytes())
+    rows = json.loads(invoke(tmp_path, "--step", "0", "--json").stdout)["rows"]
+    spans = next(row["spans"] for row in rows if row["row"] == 1)
+    assert [span["n_tokens"] for span in spans if span["subset"] == "inserted"] == [2]
 
 
 def test_the_spike_is_printed_first(run_folder: Path) -> None:
