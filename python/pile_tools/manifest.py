@@ -312,7 +312,6 @@ def output_path(found: Manifest, entry: Entry) -> Path:
     if name.is_absolute() or ".." in name.parts or name == Path():
         raise FormatError(f"output {entry['path']!r} is not below the manifest's folder ({found.path})")
     path = found.folder / name
-    # Unlike `Path.resolve`, `realpath` does not raise for circular links.
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(found.folder)):
         raise FormatError(f"output {entry['path']!r} is a link out of the manifest's folder ({found.path})")
     return path

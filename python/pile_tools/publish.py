@@ -99,7 +99,7 @@ class Target:
             # `..` and links have no sibling of their name: the scratch folder is a sibling of the real
             # folder.
             if folder.name in ("", "..") or folder.is_symlink():
-                folder = folder.resolve()
+                folder = Path(os.path.realpath(folder))
             if not folder.name:
                 raise ConfigError(f"the root folder cannot be an artifact; give another folder ({folder})")
             return cls(path, folder.with_name(folder.name + scratch_folders.SUFFIX))

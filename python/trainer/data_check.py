@@ -79,7 +79,7 @@ class DataCheck:
             _verify(path, entry, lambda n, before=done: on_bytes(before + n))  # type: ignore[misc]
             done += entry["bytes"]
             if (path, entry) in self._new and before == _stamp(path):
-                self._known[os.fspath(path.resolve())] = [*before, entry["sha256"]]
+                self._known[os.path.realpath(path)] = [*before, entry["sha256"]]
         if self._new:
             self._notes.parent.mkdir(exist_ok=True)
             notes = json.dumps(self._known, indent=1) + "\n"
@@ -87,7 +87,7 @@ class DataCheck:
 
     def _is_known(self, path: Path, entry: Entry) -> bool:
         with suppress(OSError):
-            return self._known.get(os.fspath(path.resolve())) == [*_stamp(path), entry["sha256"]]
+            return self._known.get(os.path.realpath(path)) == [*_stamp(path), entry["sha256"]]
         return False
 
 
@@ -107,9 +107,9 @@ def _read_notes(path: Path) -> dict[str, Any]:
 
 def _records(record: Manifest) -> Iterator[Manifest]:
     """An order's manifest, then the manifest of each order that it is an intervention on."""
-    seen: set[Path] = set()
-    while record.path.resolve() not in seen:
-        seen.add(record.path.resolve())
+    seen: set[str] = set()
+    while (real := os.path.realpath(record.path)) not in seen:
+        seen.add(real)
         yield record
         base = record.input("order")
         if base is None:

@@ -93,7 +93,7 @@ def run(
         OutputExistsError: The output exists, was made from other inputs or settings, and `force` is off.
         OSError: A file cannot be read or written.
     """
-    if output.resolve() in [path.resolve() for path in inputs]:
+    if os.path.realpath(output) in [os.path.realpath(path) for path in inputs]:
         raise ConfigError(f"{output} cannot be merged into itself; give another output")
     opened = [_core.TokenDataset(path) for path in inputs]
     found = [_manifest(path) for path in inputs]
