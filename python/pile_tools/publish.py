@@ -457,7 +457,7 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
     if not files.is_regular(target.unpublished) or not _is_whole(target.unpublished):
         return None
     found = manifest.read(target.unpublished)
-    if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
+    if not found.is_of(request) or not manifest.has_same_inputs(found, request, target.folder):
         return None
     return found if all(_is_here(target, entry) for entry in found.outputs) else None
 

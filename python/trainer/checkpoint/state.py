@@ -212,7 +212,7 @@ def check_state(run: Run, step: int) -> Manifest:
     folder = folders.step_folder(parent, step)
     folders.check_ours(parent, STATE_KIND, [step])
     found = manifest.read(folder / MANIFEST_FILE)
-    if found.request != request(run, step).digest:
+    if not found.is_of(request(run, step)):
         raise VerifyError(f"not the state of this run; force starts again ({found.path})")
     if not manifest.is_intact(found.path):
         raise VerifyError(f"damaged; force starts again ({found.path})")
