@@ -459,3 +459,14 @@ def test_a_table_may_name_bytes_within_a_character(tree: Path, tmp_path: Path) -
     code, err = _run("dedup passages {}/shards -o {}/passages --report {}/page.html", root)
     assert code == 0, err
     assert "\ufffd" in (root / "page.html").read_text()
+
+
+def test_no_file_outside_the_folder_of_a_part_is_read(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    found = root / "halves" / "d.parts" / "part-00002-of-00002.manifest.json"
+    entry = manifest.file_entry(root / "terms.txt", found.parent)
+    _edit(found, lambda values: values["outputs"].append(entry))
+    code, err = _run("merge {}/halves/d.parts -o {}/merged/d", root)
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert "not below the manifest's folder" in err

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pile_tools import files, manifest
+from pile_tools.checked import Values
 from pile_tools.config import Settings, from_values
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
 from trainer.checkpoint import folders
 from trainer.config import (
@@ -135,8 +136,14 @@ def config_of_branch(
         OSError: A file cannot be read.
     """
     run_file = branch.source / RUN_FILE
+    own = {"output": str(output)}
     if run_file.is_file():
         values = _values_of_run(manifest.read(run_file))
+        try:
+            # Without the changes: what is wrong here is the file's fault.
+            from_values(TrainConfig, {**values, **own}, str(run_file))
+        except ConfigError as err:
+            raise FormatError(f"not the settings of a run: {err}") from err
     else:
         values = _values_of_model(branch.source, changes, optimizer)
     if optimizer or "steps" in changes:
@@ -147,7 +154,6 @@ def config_of_branch(
         # The lowest rate is a tenth of the highest, as in a config that names one.
         values["optimizer"].pop("min_lr", None)
     where = f"branch of {branch.source}"
-    own = {"output": str(output)}
     made = from_values(TrainConfig, {**values, **changes, **own}, where)
     return replace(made, branch=branch)
 
@@ -161,7 +167,7 @@ def _values_of_run(found: Manifest) -> dict[str, Any]:
     values["model"] = _keys_of(ModelConfig, settings, "shape.") | _keys_of(ModelConfig, settings, "")
     values["optimizer"] = _keys_of(OptimizerConfig, settings, "optimizer.")
     stages = found.checked_settings.objects("stages") if found.checked_settings.has("stages") else []
-    values["stages"] = [_stage(stage.values) for stage in stages]
+    values["stages"] = [_stage(stage) for stage in stages]
     for role in ("order", "tokenizer"):
         entry = found.input(role)
         if entry is not None:
@@ -170,16 +176,19 @@ def _values_of_run(found: Manifest) -> dict[str, Any]:
     if validation is not None:
         values["validation"] = _keys_of(ValidationConfig, settings, "validation.")
         values["validation"]["order"] = str(manifest.input_path(found, validation))
-    last = found.checked_summary.objects("stretches")[-1]
-    values["checkpoint_every"] = last.integer("checkpoint_every", 1)
+    stretches = found.checked_summary.objects("stretches")
+    if not stretches:
+        raise found.checked_summary.refuse("stretches", "one at least")
+    values["checkpoint_every"] = stretches[-1].integer("checkpoint_every", 1)
     return values
 
 
-def _stage(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {"steps": values.get("steps"), **_keys_of(StageConfig, dict(values.get("optimizer") or {}), "")}
+def _stage(stage: Values) -> dict[str, Any]:
+    optimizer = stage.object("optimizer").values if stage.has("optimizer") else {}
+    return {"steps": stage.values.get("steps"), **_keys_of(StageConfig, optimizer, "")}
 
 
-def _keys_of(config: type[_Config], settings: Settings, prefix: str) -> dict[str, Any]:
+def _keys_of(config: type[_Config], settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     names = [field.name for field in fields(config)]  # type: ignore[arg-type]
     return {name: settings[prefix + name] for name in names if prefix + name in settings}
 

@@ -36,7 +36,7 @@ from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE, VALIDATION_LOG_FILE, read_log
-from trainer.retention import Retention
+from trainer.retention import FORMS, Retention
 from trainer.row_losses import ROW_LOSSES_FILE
 from trainer.signals import StopRequest
 
@@ -101,9 +101,16 @@ class Stretch:
             zero_stage=values.integer("zero_stage", 0, 3),
             offload_optimizer=values.flag("offload_optimizer"),
             checkpoint_every=values.integer("checkpoint_every", 1),
-            keep_states=str(Retention.parse(values.text("keep_states"))),
+            keep_states=_retention(values),
             pipeline_stages=values.integer("pipeline_stages", 1),
         )
+
+
+def _retention(values: checked.Values) -> str:
+    try:
+        return str(Retention.parse(values.text("keep_states")))
+    except ConfigError as err:
+        raise values.refuse("keep_states", FORMS) from err
 
 
 @dataclass(frozen=True)
