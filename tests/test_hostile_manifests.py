@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.conftest import document
 
-from pile_tools import manifest
+from pile_tools import checked, manifest
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
 from pile_tools.errors import FormatError
@@ -431,7 +431,7 @@ def test_a_part_whose_number_is_none_is_named(tree: Path, tmp_path: Path) -> Non
     assert found.name in err
 
 
-@pytest.mark.parametrize("text", ["", "first\tsecond\tstep\ttogether\na\tb\t1\n", "a\nb\tc\t0\tmany\n"])
+@pytest.mark.parametrize("text", ["first\tsecond\tstep\ttogether\na\tb\t1\n", "a\nb\tc\t0\tmany\n"])
 def test_a_table_of_pairs_that_is_none_is_named(tree: Path, tmp_path: Path, text: str) -> None:
     """A finished table is not read whole to compare its checksum, and may be of someone else."""
     root = tmp_path / "tree"
@@ -444,6 +444,14 @@ def test_a_table_of_pairs_that_is_none_is_named(tree: Path, tmp_path: Path, text
     code, err = _run("count-terms {}/terms.txt {}/order --checkpoints 1 --pairs all -o {}/tables/o.tsv", root)
     assert code == 1, err
     assert err.splitlines()[-1].startswith("error: not a table of pairs")
+
+
+def test_lines_of_bounded_length_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"ab\n\nabc\nab")
+    assert list(checked.bounded_lines(path, 4)) == [b"ab\n", b"\n", b"abc\n", b"ab"]
+    with pytest.raises(FormatError, match=r"more than 3 bytes, .*line 3"):
+        list(checked.bounded_lines(path, 3))
 
 
 def test_a_table_may_name_bytes_within_a_character(tree: Path, tmp_path: Path) -> None:

@@ -238,7 +238,8 @@ def _print_pairs(table: Path, *, in_time: bool) -> None:
     """Prints the ten pairs that occur together most often; `in_time` if the table has a column of steps."""
     column = 3 if in_time else 2
     try:
-        _, *rows = read_tsv(table)
+        rows = read_tsv(table)
+        next(rows, None)
         # The rows of an order ascend by step: the last one of a pair has the count of the whole run.
         last = {(row[0], row[1]): int(row[column]) for row in rows}
     except (LookupError, ValueError) as err:
