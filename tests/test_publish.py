@@ -664,6 +664,33 @@ def test_an_input_that_the_job_finds_is_not_replaced(tmp_path: Path) -> None:
     publish.refuse_while_replaced(target(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["../mine", "../../mine", "{}/mine", "a/mine", "link/mine"])
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_an_unpublished_manifest_moves_no_file_out_of_or_into_other_folders(
+    tmp_path: Path, name: str, is_moved: bool
+) -> None:
+    """A tree of someone else may have scratch folders, in which finished work is continued from."""
+    folder = tmp_path / "deep" / "folder"
+    folder.mkdir(parents=True)
+    made, _ = make(folder, {"x.a": "1"})
+    scratch = target(folder).scratch
+    for path in (scratch / "a", scratch / "link", folder / "a", tmp_path / "deep" / "link"):
+        path.mkdir(parents=True)
+    (folder / "link").symlink_to("../link")
+    name = name.replace("{}", str(tmp_path))
+    source = scratch / name if is_moved else folder / name
+    source.write_text("precious")
+    entry = {"path": name, "bytes": 8, "sha256": files.sha256(source)}
+    manifest.write(made.path, Request("test", {"request": "a"}), [*made.outputs, entry], {})
+    (scratch / MARKER).touch()
+    made.path.rename(scratch / made.path.name)
+    (folder / "x.a").rename(scratch / "x.a")
+    before = {path for path in tmp_path.rglob("mine") if scratch not in path.parents}
+    assert make(folder, {"x.a": "1"}) == (made, True)
+    assert {path for path in tmp_path.rglob("mine")} == before
+    assert tree(folder)["x.a"] == b"1"
+
+
 @pytest.mark.parametrize("damaged", ["x.a", "x.manifest.json"])
 def test_what_was_damaged_in_the_scratch_folder_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str

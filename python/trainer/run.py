@@ -9,7 +9,7 @@ OUTPUT/checkpoints/step{N}  Hugging Face folders
 OUTPUT/resume/step{N}       what a run continues from: fp32 weights and Adam's moments
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
 OUTPUT/manifest.json        written at the end; a run with this file is finished
-OUTPUT/run.partial          locked by the process that writes; unfinished folders
+OUTPUT/run.json.partial     locked by the process that writes; unfinished folders
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ _FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 #: Upper limit of the threads and processes that a manifest of a run may name.
 _MAX_RECORDED = 1 << 20
 
-#: Holds the lock of the process that writes, and folders until they are finished.
-SCRATCH_FOLDER = "run" + scratch_folders.SUFFIX
+#: Holds the lock of the process that writes, and folders until they are finished. No other artifact's has this
+#: name: that of a dataset `run` in this folder is `run.partial`.
+SCRATCH_FOLDER = RUN_FILE + scratch_folders.SUFFIX
 #: What the holder of its lock does.
 _WRITING = "trains in this folder"
 
