@@ -26,7 +26,8 @@ def read_files(paths: Sequence[Path]) -> dict[str, Any]:
     """The values of several files by key, `_` in keys, each value one of JSON's.
 
     Raises:
-        FormatError: Not such a file, a key that occurs twice, or a number that is not finite or beyond 64 bits.
+        FormatError: Not such a file, a key that occurs twice, or a number that is not finite or beyond 64
+            bits.
         ConfigError: PyYAML is not installed.
         OSError: A file cannot be read.
     """
