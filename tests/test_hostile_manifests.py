@@ -58,8 +58,16 @@ READERS: dict[str, list[str]] = {
         "tokenize {}/shards -o {}/tokens/d --tokenizer {}/tokenizer.json",
         "when {}/order alpha",
     ],
-    "tokens/d.index/manifest.json": ["verify {}/tokens/d.index", "search {}/tokens/d alpha"],
-    "labels/d.provenance.manifest.json": ["verify {}/labels/d --chain", "show {}/labels/d 3 --raw"],
+    "tokens/d.index/manifest.json": [
+        "verify {}/tokens/d.index",
+        "search {}/tokens/d alpha",
+        "index {}/tokens/d",
+    ],
+    "labels/d.provenance.manifest.json": [
+        "verify {}/labels/d --chain",
+        "show {}/labels/d 3 --raw",
+        "label {}/labels/d {}/shards --tokenizer {}/tokenizer.json",
+    ],
     "order/order.json": [
         "verify {}/order",
         "batch {}/order --step 0 --row 0",
@@ -86,6 +94,16 @@ READERS: dict[str, list[str]] = {
     "view/order.json": ["verify {}/view --chain", "batch {}/view --step 0 --row 0"],
     "view/view.json": ["batch {}/view --step 0 --row 0"],
     "run/manifest.json": ["verify {}/run", "verify {}/run --chain"],
+    "sample/manifest.json": ["sample {}/sample --megabytes 0.02 --shards 1", "verify {}/sample"],
+    "trained.manifest.json": [
+        "train-tokenizer {}/few -o {}/trained.json --vocab-size 300",
+        "tokenize {}/few -o {}/merged/d --tokenizer {}/trained.json",
+    ],
+    "sharded/d.shards.manifest.json": [
+        "shard {}/tokens/d.bin -o {}/sharded --bytes 100000",
+        "verify {}/sharded --chain",
+        "unshard {}/sharded -o {}/merged/d.bin",
+    ],
     # Commands that print or draw what is in finished output.
     "tables/n.tsv.manifest.json": ["count-ngrams {}/tokens/d --n 1-2 -o {}/tables/n.tsv --plot {}/page.html"],
     "tables/t.tsv.manifest.json": [
@@ -120,6 +138,9 @@ READERS: dict[str, list[str]] = {
 MADE = [
     "tokenize {}/shards -o {}/halves/d --tokenizer {}/tokenizer.json --part 1/2",
     "tokenize {}/shards -o {}/halves/d --tokenizer {}/tokenizer.json --part 2/2",
+    "sample {}/sample --megabytes 0.02 --shards 1",
+    "train-tokenizer {}/few -o {}/trained.json --vocab-size 300",
+    "shard {}/tokens/d.bin -o {}/sharded --bytes 100000",
 ]
 
 
