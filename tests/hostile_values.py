@@ -82,6 +82,7 @@ PATHS = (
     "{in}/o",
     "{in}/o/order.json",
     "{in}/missing",
+    "{in}/loop",
     "{in}/t.json/below-a-file",
 )
 

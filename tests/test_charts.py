@@ -211,6 +211,12 @@ def test_long_lines_are_drawn_with_few_points_and_their_extremes() -> None:
     assert max(ys) - min(ys) == pytest.approx(260, abs=0.2)
 
 
+def test_a_name_of_any_length_is_shortened() -> None:
+    """In time that grows with its length: a term may be a line of a megabyte."""
+    svg = Bars("x", "occurrences", [("ab" * 500_000, 3.0)]).svg(WIDE)
+    assert re.search(r">a(ba)*b?…</text>", svg)
+
+
 def test_every_colour_has_a_counterpart_on_a_dark_page() -> None:
     rules = colors.dark_rules()
     every = [*colors.SERIES, *colors.SCALE, colors.OTHERS, colors.NONE, colors.PALE]

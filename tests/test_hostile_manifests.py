@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -15,9 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from tests.conftest import document
 
-from pile_tools import manifest
+from pile_tools import checked, manifest
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
 from pile_tools.errors import FormatError
@@ -40,7 +44,7 @@ for _ in range(500):
 VALUES: list[Any] = [
     *(None, True, "", "x", ".", "/", "a\0b", "../x", "/dev/zero", "x" * 5000, "\ud800"),
     *(-1, 0, 1, 2**31, 2**63 - 1, 2**63, 2**70, 10**4000, 0.5, float("inf"), float("nan")),
-    *([], [None], [[]], {}, {"a": 1}, DEEP),
+    *([], [None], [0, 1], [[]], {}, {"a": 1}, DEEP),
 ]
 
 #: Mutated files, and the commands that read them. `{}` is the folder.
@@ -54,8 +58,16 @@ READERS: dict[str, list[str]] = {
         "tokenize {}/shards -o {}/tokens/d --tokenizer {}/tokenizer.json",
         "when {}/order alpha",
     ],
-    "tokens/d.index/manifest.json": ["verify {}/tokens/d.index", "search {}/tokens/d alpha"],
-    "labels/d.provenance.manifest.json": ["verify {}/labels/d --chain", "show {}/labels/d 3 --raw"],
+    "tokens/d.index/manifest.json": [
+        "verify {}/tokens/d.index",
+        "search {}/tokens/d alpha",
+        "index {}/tokens/d",
+    ],
+    "labels/d.provenance.manifest.json": [
+        "verify {}/labels/d --chain",
+        "show {}/labels/d 3 --raw",
+        "label {}/labels/d {}/shards --tokenizer {}/tokenizer.json",
+    ],
     "order/order.json": [
         "verify {}/order",
         "batch {}/order --step 0 --row 0",
@@ -82,7 +94,54 @@ READERS: dict[str, list[str]] = {
     "view/order.json": ["verify {}/view --chain", "batch {}/view --step 0 --row 0"],
     "view/view.json": ["batch {}/view --step 0 --row 0"],
     "run/manifest.json": ["verify {}/run", "verify {}/run --chain"],
+    "sample/manifest.json": ["sample {}/sample --megabytes 0.02 --shards 1", "verify {}/sample"],
+    "trained.manifest.json": [
+        "train-tokenizer {}/few -o {}/trained.json --vocab-size 300",
+        "tokenize {}/few -o {}/merged/d --tokenizer {}/trained.json",
+    ],
+    "sharded/d.shards.manifest.json": [
+        "shard {}/tokens/d.bin -o {}/sharded --bytes 100000",
+        "verify {}/sharded --chain",
+        "unshard {}/sharded -o {}/merged/d.bin",
+    ],
+    # Commands that print or draw what is in finished output.
+    "tables/n.tsv.manifest.json": ["count-ngrams {}/tokens/d --n 1-2 -o {}/tables/n.tsv --plot {}/page.html"],
+    "tables/t.tsv.manifest.json": [
+        "count-terms {}/terms.txt {}/shards --pairs all -o {}/tables/t.tsv --plot {}/page.html"
+    ],
+    "tables/o.tsv.manifest.json": [
+        "count-terms {}/terms.txt {}/order --checkpoints 1 --pairs all -o {}/tables/o.tsv --plot {}/page.html"
+    ],
+    "tables/i.tsv.manifest.json": [
+        "count-numbers {}/order --checkpoints 1 -o {}/tables/i.tsv --plot {}/page.html"
+    ],
+    "contaminated/manifest.json": [
+        "contamination {}/items.jsonl {}/order --checkpoints 1 -o {}/contaminated --report {}/page.html"
+    ],
+    "exact/manifest.json": [
+        "dedup exact {}/shards -o {}/exact --report {}/page.html",
+        "dedup restore {}/exact 00.jsonl:1",
+    ],
+    "near/manifest.json": [
+        "dedup near {}/shards --max-cluster 2 --keep-signatures -o {}/near --report {}/page.html",
+        "dedup restore {}/near 01.jsonl.zst:1",
+    ],
+    "near/signatures/manifest.json": [
+        "dedup near {}/shards --signatures {}/near/signatures -o {}/merged/near",
+        "dedup near {}/few --against {}/near --unverified -o {}/merged/few",
+    ],
+    "passages/manifest.json": ["dedup passages {}/shards -o {}/passages --report {}/page.html"],
+    "halves/d.parts/part-00001-of-00002.manifest.json": ["merge {}/halves/d.parts -o {}/merged/d"],
 }
+
+#: Commands that make the artifacts of the tree that have no other maker.
+MADE = [
+    "tokenize {}/shards -o {}/halves/d --tokenizer {}/tokenizer.json --part 1/2",
+    "tokenize {}/shards -o {}/halves/d --tokenizer {}/tokenizer.json --part 2/2",
+    "sample {}/sample --megabytes 0.02 --shards 1",
+    "train-tokenizer {}/few -o {}/trained.json --vocab-size 300",
+    "shard {}/tokens/d.bin -o {}/sharded --bytes 100000",
+]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +169,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path
     (root / "run").mkdir()
     inputs = [manifest.file_entry(root / "order" / "order.json", root / "run", role="order")]
     manifest.write(root / "run" / "manifest.json", Request("run", {"steps": 3}, inputs), [], {"steps": 3})
+    (root / "terms.txt").write_text("alpha\nbeta\ngamma delta\n")
+    (root / "items.jsonl").write_text(json.dumps({"question": document(30)["text"], "id": "a"}) + "\n")
+    (root / "few").mkdir()
+    shutil.copy(found[0], root / "few" / "few.jsonl")
+    for command in (
+        *MADE,
+        *(commands[0] for name, commands in READERS.items() if "{}/page.html" in commands[0]),
+    ):
+        code, err = _run(command, root)
+        assert code == 0, f"{command}: {err}"
     return root
 
 
@@ -149,8 +218,8 @@ def _rename(parent: Any, key: Any) -> None:
         parent.append(parent[key])
 
 
-def mutations(data: bytes) -> list[Callable[[], bytes]]:
-    """All mutations of a JSON file: of every value and every key, and of the bytes."""
+def mutations(data: bytes) -> tuple[list[Callable[[], bytes]], list[Callable[[], bytes]]]:
+    """All mutations of a JSON file: of one value or key each, and of several values or of the bytes."""
     text = data.decode()
     changes = [_remove, _rename, *map(_put, VALUES)]
     made: list[Callable[[], bytes]] = [
@@ -165,14 +234,21 @@ def mutations(data: bytes) -> list[Callable[[], bytes]]:
         # A key that occurs twice.
         data.replace(b"{", b'{"kind": "order", "kind": "x",', 1),
     ]
-    return made + [lambda other=other: other for other in others]  # type: ignore[misc]
+    # A kind without a shape, and settings or a summary of another kind.
+    parts: list[dict[str, Any]] = [{"kind": "foo"}, {"settings": {}}, {"summary": {}}]
+    others += [
+        json.dumps(json.loads(text) | {name: value for part in some for name, value in part.items()}).encode()
+        for n in (1, 2, 3)
+        for some in itertools.combinations(parts, n)
+    ]
+    return made, [lambda other=other: other for other in others]  # type: ignore[misc]
 
 
 def _run(command: str, root: Path) -> tuple[int, str]:
     """Exit code and standard error of a command, run in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_cli(group, command.format(root, root, root).replace("{}", str(root)).split())
+        code = run_cli(group, command.replace("{}", str(root)).split())
     return code, err.getvalue()
 
 
@@ -184,15 +260,17 @@ def test_every_mutation_ends_in_one_clear_line(tree: Path, tmp_path: Path, name:
     for command in READERS[name]:
         code, err = _run(command, root)
         assert code == 0, f"{command}: {err}"
-    every = mutations(good)
-    chosen = every if IS_COMPLETE else random.Random(name).sample(every, min(N_SAMPLED, len(every)))
+    of_values, others = mutations(good)
+    n_sampled = len(of_values) if IS_COMPLETE else min(N_SAMPLED, len(of_values))
+    chosen = others + random.Random(name).sample(of_values, n_sampled)
     wrong = []
     for number, mutation in enumerate(chosen):
         (root / name).write_bytes(mutated := mutation())
         commands = READERS[name] if IS_COMPLETE else [READERS[name][number % len(READERS[name])]]
         for command in commands:
             code, err = _run(command, root)
-            lines = [line for line in err.splitlines() if not line.startswith(("Usage:", "Try "))]
+            others_lines = ("Usage:", "Try ", "reading ")
+            lines = [line for line in err.splitlines() if not line.startswith(others_lines)]
             if code not in (0, 1, 2) or (code and len(lines) != 1):
                 wrong.append((command, code, err[-300:], _difference(good, mutated)))
         shutil.rmtree(root / "merged", ignore_errors=True)
@@ -314,3 +392,110 @@ def test_a_sample_never_removes_files_outside_its_folder(tmp_path: Path) -> None
             sample.run(config, tmp_path / "shards")
         sample.run(config, tmp_path / "shards", force=True)
     assert (tmp_path / "x").read_text() == "precious"
+
+
+#: Values that do not go together, or that nothing can be drawn of: file, path of a value, and the value.
+BROKEN: list[tuple[str, tuple[Any, ...], Callable[[Any, Any], None]]] = [
+    ("tables/n.tsv", ("summary", "lengths", 0, "ranks", 0), _put([0, 1])),
+    ("tables/n.tsv", ("summary", "lengths"), _put([])),
+    ("tables/t.tsv", ("summary", "n_normalized"), _remove),
+    ("tables/o.tsv", ("summary", "steps"), _remove),
+    ("tables/o.tsv", ("summary", "curves"), _remove),
+    ("tables/o.tsv", ("summary", "curves", 0, "occurrences", 0), _remove),
+    ("tables/i.tsv", ("summary", "curves"), _put([{"term": "7", "occurrences": [1]}])),
+    ("contaminated/", ("summary", "n_items"), _put(0)),
+    ("contaminated/", ("summary", "worst", 0, "first_step"), _put(1)),
+    ("exact/", ("summary", "histogram"), _put([1, 2])),
+    ("exact/", ("summary", "n_left_alone"), _put(5)),
+    ("near/", ("summary", "bands"), _put(None)),
+    ("near/", ("summary", "curve", 0), _put([0.5, 1e308])),
+    ("near/", ("settings", "unverified"), _put(True)),
+    ("halves/d.parts/part-00001-of-00002", ("settings", "part_of"), _remove),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "change"), BROKEN)
+def test_values_that_do_not_go_together_are_refused(
+    tree: Path, tmp_path: Path, name: str, path: tuple[Any, ...], change: Callable[[Any, Any], None]
+) -> None:
+    good = tree / (f"{name}manifest.json" if name.endswith("/") else f"{name}.manifest.json")
+    manifest.read(good)
+    (tmp_path / good.name).write_bytes(_changed(good.read_text(), path, change))
+    with pytest.raises(FormatError):
+        manifest.read(tmp_path / good.name)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("inputs", 0, "bytes"), ("inputs", 0, "sha256"), ("settings", "text_field")],
+    ids=lambda path: path[-1],
+)
+def test_no_record_is_restored_by_a_manifest_that_does_not_describe_its_shard(
+    tree: Path, tmp_path: Path, path: tuple[Any, ...]
+) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    found = root / "exact" / "manifest.json"
+    found.write_bytes(_changed(found.read_text(), path, _remove))
+    code, err = _run("dedup restore {}/exact 00.jsonl:1", root)
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert f"missing key '{path[-1]}'" in err
+
+
+def test_a_part_whose_number_is_none_is_named(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    found = root / "halves" / "d.parts" / "part-00002-of-00002.manifest.json"
+    found.write_bytes(_changed(found.read_text(), ("settings", "part"), _put("x")))
+    code, err = _run("merge {}/halves/d.parts -o {}/merged/d", root)
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert found.name in err
+
+
+@pytest.mark.parametrize("text", ["first\tsecond\tstep\ttogether\na\tb\t1\n", "a\nb\tc\t0\tmany\n"])
+def test_a_table_of_pairs_that_is_none_is_named(tree: Path, tmp_path: Path, text: str) -> None:
+    """A finished table is not read whole to compare its checksum, and may be of someone else."""
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    (root / "tables" / "o.pairs.tsv").write_text(text)
+    _edit(
+        root / "tables" / "o.tsv.manifest.json",
+        lambda values: values["outputs"][0].update(path="o.pairs.tsv", bytes=len(text)),
+    )
+    code, err = _run("count-terms {}/terms.txt {}/order --checkpoints 1 --pairs all -o {}/tables/o.tsv", root)
+    assert code == 1, err
+    assert err.splitlines()[-1].startswith("error: not a table of pairs")
+
+
+def test_lines_of_bounded_length_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"ab\n\nabc\nab")
+    assert list(checked.bounded_lines(path, 4)) == [b"ab\n", b"\n", b"abc\n", b"ab"]
+    with pytest.raises(FormatError, match=r"more than 3 bytes, .*line 3"):
+        list(checked.bounded_lines(path, 3))
+
+
+def test_a_table_may_name_bytes_within_a_character(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    table = root / "passages" / "passages.parquet"
+    columns = pq.read_table(table).to_pydict()
+    assert columns["end"]
+    columns["end"] = [end - 1 for end in columns["end"]]
+    pq.write_table(pa.table(columns), table)
+    entry = manifest.file_entry(table, table.parent)
+    _edit(root / "passages" / "manifest.json", lambda values: values["outputs"][-1].update(entry))
+    code, err = _run("dedup passages {}/shards -o {}/passages --report {}/page.html", root)
+    assert code == 0, err
+    assert "\ufffd" in (root / "page.html").read_text()
+
+
+def test_no_file_outside_the_folder_of_a_part_is_read(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    found = root / "halves" / "d.parts" / "part-00002-of-00002.manifest.json"
+    entry = manifest.file_entry(root / "terms.txt", found.parent)
+    _edit(found, lambda values: values["outputs"].append(entry))
+    code, err = _run("merge {}/halves/d.parts -o {}/merged/d", root)
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert "not below the manifest's folder" in err

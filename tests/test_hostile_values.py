@@ -50,6 +50,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, cli: Run) -> Path:
     (folder / "terms.txt").write_text("alpha\nbeta\n")
     (folder / "text.txt").write_text("alpha beta gamma delta alpha\n")
     (folder / "items.jsonl").write_text(json.dumps({"question": texts[30]}) + "\n")
+    (folder / "loop").symlink_to("loop")
     for command in (
         ["train-tokenizer", "shards", "-o", "t.json", "--vocab-size", "300"],
         ["tokenize", "shards", "-o", "d/s", "--tokenizer", "t.json"],

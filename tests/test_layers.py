@@ -116,6 +116,14 @@ def test_only_the_process_that_loads_tasks_knows_the_harness() -> None:
     assert [path.name for path in users] == ["worker.py"]
 
 
+def test_no_path_is_resolved_by_a_method_that_raises_for_circular_links() -> None:
+    """`Path.resolve` raises RuntimeError for a link in a circle, which `os.path.realpath` does not."""
+    for path in sorted(PYTHON.rglob("*.py")):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        assert "resolve" not in attributes, path
+
+
 @pytest.mark.parametrize("module", ["pile_tools.cli", "trainer.cli", "studies.cli", "vqgan_clip.cli"])
 def test_help_needs_no_torch(module: str) -> None:
     program = (

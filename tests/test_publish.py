@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import Bind, Run
 
 from pile_tools import checked, files, manifest, publish, scratch_folders, unchanged
+from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import Built, Target
@@ -130,6 +131,29 @@ def test_an_artifact_is_complete_and_made_once(tmp_path: Path) -> None:
     assert make(tmp_path, {"x.a": "1", "x.b": "2"}) == (made, False)
 
 
+@pytest.mark.parametrize("changed", [{"kind": "other"}, {"settings": {"request": "b"}}, {"settings": {}}])
+@pytest.mark.parametrize("is_published", [True, False])
+def test_the_digest_of_a_request_does_not_prove_its_kind_and_settings(
+    tmp_path: Path, changed: dict[str, Any], is_published: bool
+) -> None:
+    """A manifest may come from anyone, and commands print what is in finished output."""
+    made, _ = make(tmp_path, {"x.a": "1"})
+    request = Request(changed.get("kind", "test"), changed.get("settings", {"request": "a"}))
+    manifest.write(made.path, request, made.outputs, {})
+    values = json.loads(made.path.read_text())
+    del values["checksum"]
+    values["request"] = made.request
+    values["checksum"] = fingerprint(values)
+    made.path.write_text(json.dumps(values, indent=1) + "\n")
+    if not is_published:
+        scratch = target(tmp_path).scratch
+        scratch.mkdir()
+        (scratch / MARKER).touch()
+        made.path.rename(scratch / made.path.name)
+    with pytest.raises(OutputExistsError, match=r"made before with|finished output of other settings"):
+        make(tmp_path, {"x.a": "1"})
+
+
 def test_force_replaces_the_artifact_and_removes_files_the_new_one_lacks(tmp_path: Path) -> None:
     make(tmp_path, {"x.a": "1", "x.b": "2"})
     (tmp_path / "notes").write_text("mine")
@@ -175,6 +199,27 @@ def test_what_is_no_file_is_not_a_finished_output(tmp_path: Path, kind: str) -> 
     KINDS[kind](tmp_path / "x.a")
     with pytest.raises(OutputExistsError, match=r"x\.a is no file of finished output"):
         make(tmp_path, {"x.a": "1" * size})
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "loop/manifest.json", "below/manifest.json"])
+def test_a_finished_output_may_list_a_manifest_that_lists_it(tmp_path: Path, name: str) -> None:
+    of = Target.of(tmp_path / "manifest.json")
+    published(of)
+    (tmp_path / "loop").symlink_to(".")
+    (tmp_path / "below").mkdir()
+    values = json.loads(of.manifest.read_text())
+    values["outputs"].append({"path": name, "bytes": 0, "sha256": "0" * 64})
+    # Until the manifest has the size that it lists.
+    while len(data := json.dumps(values)) != values["outputs"][-1]["bytes"]:
+        values["outputs"][-1]["bytes"] = len(data)
+    of.manifest.write_text(data)
+    (tmp_path / "below" / "manifest.json").hardlink_to(of.manifest)
+    if name.startswith("below"):
+        with pytest.raises(OutputExistsError, match="below/a is missing of finished output"):
+            published(of)
+        (tmp_path / "below" / "a").write_text("a")
+        (tmp_path / "below" / "below").symlink_to(".")
+    assert not published(of)[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -617,6 +662,33 @@ def test_an_input_that_the_job_finds_is_not_replaced(tmp_path: Path) -> None:
         publish.make(target(tmp_path), Request("test", {"request": "b"}, []), build, force=True)
     assert tree(tmp_path) == before
     publish.refuse_while_replaced(target(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../mine", "../../mine", "{}/mine", "a/mine", "link/mine"])
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_an_unpublished_manifest_moves_no_file_out_of_or_into_other_folders(
+    tmp_path: Path, name: str, is_moved: bool
+) -> None:
+    """A tree of someone else may have scratch folders, in which finished work is continued from."""
+    folder = tmp_path / "deep" / "folder"
+    folder.mkdir(parents=True)
+    made, _ = make(folder, {"x.a": "1"})
+    scratch = target(folder).scratch
+    for path in (scratch / "a", scratch / "link", folder / "a", tmp_path / "deep" / "link"):
+        path.mkdir(parents=True)
+    (folder / "link").symlink_to("../link")
+    name = name.replace("{}", str(tmp_path))
+    source = scratch / name if is_moved else folder / name
+    source.write_text("precious")
+    entry = {"path": name, "bytes": 8, "sha256": files.sha256(source)}
+    manifest.write(made.path, Request("test", {"request": "a"}), [*made.outputs, entry], {})
+    (scratch / MARKER).touch()
+    made.path.rename(scratch / made.path.name)
+    (folder / "x.a").rename(scratch / "x.a")
+    before = {path for path in tmp_path.rglob("mine") if scratch not in path.parents}
+    assert make(folder, {"x.a": "1"}) == (made, True)
+    assert set(tmp_path.rglob("mine")) == before
+    assert tree(folder)["x.a"] == b"1"
 
 
 @pytest.mark.parametrize("damaged", ["x.a", "x.manifest.json"])

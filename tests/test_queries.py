@@ -182,10 +182,10 @@ def test_every_query_path_finds_what_the_tokenizer_makes_of_a_text(world: World,
     made, _ = count_in_shards(
         [world.shard], tmp_path / "s.tsv", term_list, config, tokenizer=source, threads=1
     )
-    table = read_tsv(tmp_path / "s.tsv")
+    table = list(read_tsv(tmp_path / "s.tsv"))
     assert [int(row[1]) for row in table[1:]] == expected
-    assert table == read_tsv(tmp_path / "d.tsv")
-    assert read_tsv(tmp_path / "s.pairs.tsv") == read_tsv(tmp_path / "d.pairs.tsv")
+    assert table == list(read_tsv(tmp_path / "d.tsv"))
+    assert list(read_tsv(tmp_path / "s.pairs.tsv")) == list(read_tsv(tmp_path / "d.pairs.tsv"))
     assert made.summary["n_normalized"] == len(answer.changed)
     assert made.input("tokenizer") is not None
     written = timeline.count_terms(world.order, term_list.query(config, 1), [1])
@@ -393,7 +393,7 @@ def test_tables_of_hostile_texts_and_names_have_columns(tokenizer: Path, tmp_pat
     term_list, config = TermList(terms, [(0, 1)], []), CountTermsConfig(by_subset=True)
     count_in_shards([shard], tmp_path / "s.tsv", term_list, config, threads=1)
     count_in_dataset(prefix, tmp_path / "t.tsv", term_list, config, tokenizer=source, threads=1)
-    assert read_tsv(tmp_path / "s.tsv") == read_tsv(tmp_path / "t.tsv")
+    assert list(read_tsv(tmp_path / "s.tsv")) == list(read_tsv(tmp_path / "t.tsv"))
     for name in ("w", "g", "s", "s.pairs", "t", "t.pairs"):
         data = (tmp_path / f"{name}.tsv").read_bytes().decode()
         header, *rows = [line.split("\t") for line in data.split("\n")[:-1]]
@@ -407,7 +407,7 @@ def test_tables_of_hostile_texts_and_names_have_columns(tokenizer: Path, tmp_pat
     parquet = pytest.importorskip("pyarrow.parquet")
     for name in ("w", "g"):
         columns = parquet.read_table(tmp_path / f"{name}.parquet").column_names
-        assert columns == read_tsv(tmp_path / f"{name}.tsv")[0]
+        assert columns == next(iter(read_tsv(tmp_path / f"{name}.tsv")))
     for inputs in (prefix, shard):
         done = cli("count-ngrams", inputs, "--by-subset", "--top", "40")
         assert done.returncode == 0, done.stderr
@@ -440,14 +440,18 @@ def test_rows_are_counted_for_any_batch_size(tokenizer: Path, tmp_path: Path, cl
         how = ("--batch-size", size, "--checkpoints", "2", "--tokenizer", tokenizer, "-o")
         done = cli("count-terms", terms, folder, *how, tmp_path / f"t{size}.tsv")
         assert done.returncode == 0, done.stderr
-        counted = read_tsv(tmp_path / f"t{size}.tsv")[1:]
+        counted = list(read_tsv(tmp_path / f"t{size}.tsv"))[1:]
         assert [row[1] for row in counted] == steps
         assert int(counted[-1][2]) > 100
         done = cli("count-numbers", folder, *how, tmp_path / f"n{size}.tsv")
         assert done.returncode == 0, done.stderr
         opened = open_order(folder, batch_size=int(size))
         expected = timeline.count_arithmetic(opened, [int(step) for step in steps], tokenizer=loaded)[-1]
-        last = {row[0]: int(row[2]) for row in read_tsv(tmp_path / f"n{size}.tsv")[1:] if row[1] == steps[-1]}
+        last = {
+            row[0]: int(row[2])
+            for row in list(read_tsv(tmp_path / f"n{size}.tsv"))[1:]
+            if row[1] == steps[-1]
+        }
         assert last == expected
         assert last["1"] > 100
 

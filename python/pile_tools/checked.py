@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -71,6 +71,25 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     if len(data) > max_bytes:
         raise FormatError(f"more than {max_bytes:,} bytes, the maximum for such a file ({path})")
     return data
+
+
+def bounded_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[bytes]:
+    """The lines of a regular file, with their line feeds; the last one may have none.
+
+    A line is in memory as a whole, a file need not be: a sparse file takes no disk, whatever its size.
+
+    Raises:
+        FormatError: Not a regular file, or a line of more than `max_bytes`.
+        OSError: The file cannot be read.
+    """
+    with open_regular(path) as file:
+        number = 0
+        while line := file.readline(max_bytes + 1):
+            number += 1
+            if len(line) > max_bytes:
+                what = f"more than {max_bytes:,} bytes, the maximum for a line of such a file"
+                raise FormatError(f"{what} ({path}, line {number})")
+            yield line
 
 
 def sha256(path: Path) -> tuple[int, str]:

@@ -2,7 +2,8 @@
 
 A shape is a function that checks one value, a dictionary from an object's keys to shapes, or a list with the
 shape of its items. A key that ends with `?` may be missing, and no others may be there. Null is allowed only
-by `_or_null`.
+by `_or_null`. What several values have in common is checked by the rules: commands print and draw what is in
+a finished artifact, whose manifest may come from anyone, and rely on it.
 """
 
 from __future__ import annotations
@@ -43,13 +44,33 @@ def _token_type(values: Values, key: str) -> None:
     values.text(key, ("uint16", "int32"))
 
 
+def _positive(values: Values, key: str) -> None:
+    values.integer(key, at_least=1)
+
+
+def _zero(values: Values, key: str) -> None:
+    if values.integer(key):
+        raise values.refuse(key, "0")
+
+
+def _empty(values: Values, key: str) -> None:
+    if values.integers(key):
+        raise values.refuse(key, "an empty list")
+
+
+def _null(values: Values, key: str) -> None:
+    if values.has(key):
+        raise values.refuse(key, "null")
+
+
 def _rank_and_count(values: Values, key: str) -> None:
-    if len(values.integers(key)) != 2:
+    if len(values.integers(key, at_least=1)) != 2:
         raise values.refuse(key, "a rank and a count")
 
 
 def _similarity_and_probability(values: Values, key: str) -> None:
-    if len(values.items_of(key, lambda items, name: items.number(name))) != 2:
+    numbers = values.items_of(key, lambda items, name: items.number(name))
+    if len(numbers) != 2 or not all(0 <= number <= 1 for number in numbers):
         raise values.refuse(key, "a similarity and a probability")
 
 
@@ -77,30 +98,61 @@ _SHARD = {
 
 _CURVE = {"term": _text, "occurrences": [_count]}
 
-#: Counts by Pythia's arithmetic rule have another summary than those of terms.
-_ARITHMETIC = "terms, pythia-arithmetic"
+#: Counts by Pythia's arithmetic rule have other settings and another summary than those of terms, and so do
+#: near duplicates and exact copies.
+_ARITHMETIC, _NEAR = "terms, pythia-arithmetic", "deduplicated, near"
 
 _BAD_RECORDS = {"n": _count, "first": [{"record": _count, "byte": _count, "reason": _text}]}
 
 _RANKS = [_rank_and_count]
 
+_DEDUPLICATED = {
+    "method": _text,
+    "normalize": _text,
+    "prefer": _text,
+    "mark": _flag,
+    "dry_run": _flag,
+    **_RECORDS,
+}
+
+_DEDUPLICATED_SUMMARY = {
+    **_PASSED_OVER,
+    "n_documents": _count,
+    "n_text_bytes": _count,
+    "n_removed": _count,
+    "n_removed_bytes": _count,
+    "n_marked": _count,
+    "n_exact_copies": _count,
+    "n_clusters": _count,
+    "largest_cluster": _count,
+    "n_bad_records?": _count,
+    "n_candidates": _count,
+    "n_verified": _count,
+    "n_capped_buckets": _count,
+    "subsets": [
+        {
+            "name": _or_null(_text),
+            "n_documents": _count,
+            "n_text_bytes": _count,
+            "n_removed": _count,
+            "n_removed_bytes": _count,
+        }
+    ],
+}
+
 #: Shapes of settings by kind. Those of an order are checked where they are interpreted, in `order`.
 SETTINGS: Mapping[str, Shape] = {
     "shards": {"megabytes": _number, "shards": _count, "seed": _seed, "canaries": _flag, "python": _text},
-    "deduplicated": {
-        "method": _text,
-        "normalize": _text,
-        "prefer": _text,
-        "mark": _flag,
-        "dry_run": _flag,
-        "threshold?": _text,
-        "shingle?": _text,
-        "verify?": _text,
-        "permutations?": _count,
-        "max_cluster?": _count,
-        "large_clusters?": _flag,
+    "deduplicated": _DEDUPLICATED,
+    _NEAR: {
+        **_DEDUPLICATED,
+        "threshold": _text,
+        "shingle": _text,
+        "verify": _text,
+        "permutations": _count,
+        "max_cluster": _count,
+        "large_clusters": _flag,
         "unverified?": _flag,
-        **_RECORDS,
     },
     "passages": {"length?": _count, "min_tokens?": _count, "dry_run": _flag, **_RECORDS},
     "signatures": {
@@ -171,6 +223,7 @@ SETTINGS: Mapping[str, Shape] = {
         "batch_size?": _or_null(_count),
         **_RECORDS,
     },
+    _ARITHMETIC: {"rule": _text, "steps": [_count], "batch_size?": _or_null(_count)},
 }
 
 #: Shapes of summaries by kind.
@@ -182,33 +235,19 @@ SUMMARIES: Mapping[str, Shape] = {
         "subsets": [{"name": _text, "n_documents": _count, "n_text_bytes": _count}],
     },
     "deduplicated": {
-        **_PASSED_OVER,
-        "n_documents": _count,
-        "n_text_bytes": _count,
-        "n_removed": _count,
-        "n_removed_bytes": _count,
-        "n_marked": _count,
+        **_DEDUPLICATED_SUMMARY,
+        "n_left_alone": _zero,
+        "bands": _null,
+        "curve": _empty,
+        "histogram": _empty,
+    },
+    _NEAR: {
+        **_DEDUPLICATED_SUMMARY,
         "n_estimated?": _count,
-        "n_exact_copies": _count,
-        "n_clusters": _count,
-        "largest_cluster": _count,
         "n_left_alone": _count,
-        "n_bad_records?": _count,
-        "bands": _or_null({"bands": _count, "rows": _count}),
+        "bands": {"bands": _count, "rows": _count},
         "curve": [_similarity_and_probability],
-        "n_candidates": _count,
-        "n_verified": _count,
-        "n_capped_buckets": _count,
         "histogram": [_count],
-        "subsets": [
-            {
-                "name": _or_null(_text),
-                "n_documents": _count,
-                "n_text_bytes": _count,
-                "n_removed": _count,
-                "n_removed_bytes": _count,
-            }
-        ],
     },
     "lsh-index": {"n_documents": _count},
     "signatures": {
@@ -240,7 +279,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_documents": _count,
         "n_bad_records?": _count,
         "n_tokens?": _count,
-        "n_items": _count,
+        "n_items": _positive,
         "n_grams": _count,
         "n_found_grams": _count,
         "n_candidates": _count,
@@ -392,14 +431,70 @@ SUMMARIES: Mapping[str, Shape] = {
 }
 
 
+def _check_near(settings: Values, summary: Values) -> None:
+    if "unverified" in settings.values and settings.flag("unverified"):
+        summary.integer("n_estimated")
+
+
+def _check_contamination(settings: Values, summary: Values) -> None:
+    for one in summary.objects("worst"):
+        if one.has("first_step") and not one.has("last_step"):
+            raise one.refuse("first_step", "null, as there is no last_step")
+
+
+def _check_tokens(settings: Values, summary: Values) -> None:
+    if "part" in settings.values:
+        settings.text("part_of")
+
+
+def _check_ngrams(settings: Values, summary: Values) -> None:
+    if [of.integer("n") for of in summary.objects("lengths")] != settings.integers("n"):
+        raise summary.refuse("lengths", "those of the settings")
+
+
+def _check_terms(settings: Values, summary: Values) -> None:
+    if "normalizer" in settings.values:
+        summary.integer("n_normalized")
+    if "steps" in settings.values or "steps" in summary.values or "curves" in summary.values:
+        _check_curves(settings, summary)
+
+
+def _check_curves(settings: Values, summary: Values) -> None:
+    n_steps = len(summary.integers("steps"))
+    for curve in summary.objects("curves"):
+        if len(curve.integers("occurrences")) != n_steps:
+            raise curve.refuse("occurrences", "a count for each step")
+
+
+#: Rules of kinds whose settings and summary have their shapes.
+_RULES: Mapping[str, Callable[[Values, Values], None]] = {
+    _NEAR: _check_near,
+    "contamination": _check_contamination,
+    "tokens": _check_tokens,
+    "ngrams": _check_ngrams,
+    "terms": _check_terms,
+    _ARITHMETIC: _check_curves,
+}
+
+
 def check(kind: str, settings: Values, summary: Values) -> None:
     """Checks the settings and summary of a manifest. Kinds without a shape pass. Raises FormatError."""
+    kind = _form(kind, settings)
     if kind in SETTINGS:
         _check_object(settings, SETTINGS[kind])
-    if kind == "terms" and settings.text("rule") == "pythia-arithmetic":
-        kind = _ARITHMETIC
     if kind in SUMMARIES:
         _check_object(summary, SUMMARIES[kind])
+    if kind in _RULES:
+        _RULES[kind](settings, summary)
+
+
+def _form(kind: str, settings: Values) -> str:
+    """The kind, or the name of one of its forms, which has shapes of its own."""
+    if kind == "terms" and settings.text("rule") == "pythia-arithmetic":
+        return _ARITHMETIC
+    if kind == "deduplicated" and settings.text("method", ("exact", "near")) == "near":
+        return _NEAR
+    return kind
 
 
 def check_shape(values: Values, key: str, shape: Shape) -> None:

@@ -122,6 +122,14 @@ class Manifest:
         """The first input of a role, or None."""
         return next((entry for entry in self.inputs if entry["role"] == role), None)
 
+    def is_of(self, request: Request) -> bool:
+        """Whether it is the manifest of a request: of its digest, and of the kind and settings in that.
+
+        A manifest may come from anyone, so its digest does not prove that it has the settings of the digest.
+        """
+        own, expected = (fingerprint([of.kind, of.settings]) for of in (self, request))
+        return self.request == request.digest and own == expected
+
     @property
     def checked_settings(self) -> Values:
         """The settings with typed accessors."""
@@ -312,7 +320,6 @@ def output_path(found: Manifest, entry: Entry) -> Path:
     if name.is_absolute() or ".." in name.parts or name == Path():
         raise FormatError(f"output {entry['path']!r} is not below the manifest's folder ({found.path})")
     path = found.folder / name
-    # Unlike `Path.resolve`, `realpath` does not raise for circular links.
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(found.folder)):
         raise FormatError(f"output {entry['path']!r} is a link out of the manifest's folder ({found.path})")
     return path
@@ -332,9 +339,14 @@ def input_file(found: Manifest, role: str) -> Path | None:
     return path
 
 
+def checked_entry(found: Manifest, entry: Entry) -> Values:
+    """An entry with typed accessors: of an input, all values but role and path may be missing."""
+    return Values(entry, f"{found.path}, {entry.get('role', 'output')} {entry['path']!r}")
+
+
 def required(found: Manifest, entry: Entry, key: str) -> str:
     """The `sha256` or `fingerprint` of an entry. Raises FormatError if it is missing."""
-    return Values(entry, f"{found.path}, {entry.get('role', 'output')} {entry['path']!r}").text(key)
+    return checked_entry(found, entry).text(key)
 
 
 def finished(
@@ -351,13 +363,12 @@ def finished(
     if force or not path.exists():
         return None
     old = read(path)
-    if old.request != request.digest:
+    if not old.is_of(request):
         raise OutputExistsError(
             f"made before with {_difference(old, request)}; force replaces it{or_else} ({path})"
         )
-    for entry in old.outputs:
-        if fault := _fault(output_path(old, entry), entry):
-            raise OutputExistsError(f"{fault} of finished output; force makes it again ({path})")
+    if fault := _fault(old):
+        raise OutputExistsError(f"{fault} of finished output; force makes it again ({path})")
     return old if has_same_inputs(old, request, old.folder) else None
 
 
@@ -407,22 +418,31 @@ def hashed_inputs(inputs: list[Entry], request: Request, folder: Path) -> dict[P
     }
 
 
-def _fault(path: Path, entry: Entry) -> str | None:
-    """The fault of a file of finished output, missing or of another size. None if there is none."""
+def _fault(found: Manifest) -> str | None:
+    """The fault of the first file of finished output that is missing or of another size, None if none is."""
+    manifests, seen = [(found, Path())], {os.path.realpath(found.path)}
+    for inner, folder in manifests:
+        for entry in inner.outputs:
+            path, name = output_path(inner, entry), folder / entry["path"]
+            if fault := _file_fault(path, entry):
+                return f"{name} {fault}"
+            # A manifest among the outputs, such as a checkpoint of a run: its files are checked too. One that
+            # lists itself, or one that lists it, is checked once.
+            if path.name == MANIFEST_FILE and (real := os.path.realpath(path)) not in seen:
+                seen.add(real)
+                manifests.append((read(path), name.parent))
+    return None
+
+
+def _file_fault(path: Path, entry: Entry) -> str | None:
     if not path.exists():
-        return f"{entry['path']} is missing"
+        return "is missing"
     # A folder has a size too.
     if not path.is_file():
-        return f"{entry['path']} is no file"
+        return "is no file"
     if path.stat().st_size != entry["bytes"]:
-        return f"{entry['path']} has {counted(path.stat().st_size, 'byte')} instead of {entry['bytes']:,}"
-    if path.name != MANIFEST_FILE:
-        return None
-    # A manifest among the outputs, such as a checkpoint of a run: its files are checked too.
-    inner = read(path)
-    faults = (_fault(output_path(inner, output), output) for output in inner.outputs)
-    fault = next((fault for fault in faults if fault), None)
-    return fault and f"{Path(entry['path']).parent / fault}"
+        return f"has {counted(path.stat().st_size, 'byte')} instead of {entry['bytes']:,}"
+    return None
 
 
 def refuse_foreign(output: Path, manifest_path: Path, *, force: bool) -> None:

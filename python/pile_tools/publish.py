@@ -99,7 +99,7 @@ class Target:
             # `..` and links have no sibling of their name: the scratch folder is a sibling of the real
             # folder.
             if folder.name in ("", "..") or folder.is_symlink():
-                folder = folder.resolve()
+                folder = Path(os.path.realpath(folder))
             if not folder.name:
                 raise ConfigError(f"the root folder cannot be an artifact; give another folder ({folder})")
             return cls(path, folder.with_name(folder.name + scratch_folders.SUFFIX))
@@ -457,7 +457,10 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
     if not files.is_regular(target.unpublished) or not _is_whole(target.unpublished):
         return None
     found = manifest.read(target.unpublished)
-    if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
+    # Someone else may have put it there, with outputs in other folders, which must not be moved or removed.
+    if not all(_is_file_name(entry["path"]) and not _is_reserved(entry["path"]) for entry in found.outputs):
+        return None
+    if not found.is_of(request) or not manifest.has_same_inputs(found, request, target.folder):
         return None
     return found if all(_is_here(target, entry) for entry in found.outputs) else None
 
@@ -537,8 +540,12 @@ def _discard_others_work(scratch: Path, own: Iterable[str], *, force: bool) -> N
 def _refuse_reserved(names: Sequence[str]) -> None:
     """Raises ConfigError for an output with the name of a manifest or of a file of the scratch folder."""
     for name in names:
-        if name in RESERVED or name.endswith(MANIFEST_SUFFIX):
+        if _is_reserved(name):
             raise ConfigError(f"is a name that pile-tools itself uses; give another output ({name})")
+
+
+def _is_reserved(name: str) -> bool:
+    return name in RESERVED or name.endswith(MANIFEST_SUFFIX)
 
 
 @contextlib.contextmanager

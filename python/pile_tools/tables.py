@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pile_tools import checked
+
 #: A structured array of int64 columns.
 Table: TypeAlias = NDArray[np.void]
 
@@ -53,7 +55,12 @@ def column_of(count: str, subset: str | None) -> str:
     return f"{count}_without_subset" if subset is None else f"{count}:{escaped(subset)}"
 
 
-def read_tsv(path: Path) -> list[list[str]]:
-    """The fields of the lines of a TSV file, escaped as stored, the header first."""
-    lines = path.read_bytes().decode().split("\n")
-    return [line.split("\t") for line in lines[:-1]]
+def read_tsv(path: Path) -> Iterator[list[str]]:
+    """The fields of the lines of a TSV file, escaped as stored, the header first.
+
+    Raises:
+        FormatError: A line is too long, or the file is not a regular one.
+        UnicodeDecodeError: A line is not UTF-8.
+        OSError: The file cannot be read.
+    """
+    return (line.decode().removesuffix("\n").split("\t") for line in checked.bounded_lines(path))

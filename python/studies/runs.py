@@ -12,10 +12,13 @@ from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.terminal import counted
 from studies.checked import items, record, text, whole
 from trainer.checkpoint.folders import checkpoints_folder, step_folder
+from trainer.config import MAX_COUNT
 from trainer.recorded import order_of
 
 #: What a study reads of a run's manifest.
-_SETTINGS = record({"steps": whole(1), "batch_size": whole(1), "seed": whole(), "precision": text})
+_SETTINGS = record(
+    {"steps": whole(1, MAX_COUNT), "batch_size": whole(1, MAX_COUNT), "seed": whole(), "precision": text}
+)
 _SUMMARY = record({"checkpoints": items(whole()), "n_parameters": whole(1)})
 
 

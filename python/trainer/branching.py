@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pile_tools import files, manifest
 from pile_tools.checked import Values
 from pile_tools.config import MAX_THREADS, Settings, from_values
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
 from trainer.checkpoint import folders
 from trainer.config import (
@@ -156,6 +156,11 @@ def config_of_branch(
     run_file = branch.source / RUN_FILE
     if run_file.is_file():
         values = _values_of_run(manifest.read(run_file), branch.step)
+        try:
+            # Without the changes: what is wrong here is the file's fault.
+            from_values(TrainConfig, {**values, "output": str(output)}, str(run_file))
+        except ConfigError as err:
+            raise FormatError(f"not the settings of a run: {err}") from err
         if "precision" in changes:
             # They may not fit another one, in memory or by rule.
             values = {name: value for name, value in values.items() if name not in _SHARING}
@@ -184,7 +189,7 @@ def _values_of_run(found: Manifest, step: int) -> dict[str, Any]:
     values["model"] = _keys_of(ModelConfig, settings, "shape.") | _keys_of(ModelConfig, settings, "")
     values["optimizer"] = _keys_of(OptimizerConfig, settings, "optimizer.")
     stages = found.checked_settings.objects("stages") if found.checked_settings.has("stages") else []
-    values["stages"] = [_stage(stage.values) for stage in stages]
+    values["stages"] = [_stage(stage) for stage in stages]
     for role in ("order", "tokenizer"):
         entry = found.input(role)
         if entry is not None:
@@ -243,11 +248,12 @@ def _named_skips(branch: BranchConfig) -> set[int]:
     return {step for step in named if step >= branch.step}
 
 
-def _stage(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {"steps": values.get("steps"), **_keys_of(StageConfig, dict(values.get("optimizer") or {}), "")}
+def _stage(stage: Values) -> dict[str, Any]:
+    optimizer = stage.object("optimizer").values if stage.has("optimizer") else {}
+    return {"steps": stage.values.get("steps"), **_keys_of(StageConfig, optimizer, "")}
 
 
-def _keys_of(config: type[_Config], settings: Settings, prefix: str) -> dict[str, Any]:
+def _keys_of(config: type[_Config], settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name: settings[prefix + name] for name in _keys(config) if prefix + name in settings}
 
 

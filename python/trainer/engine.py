@@ -30,7 +30,7 @@ from trainer.config import AdamW, Recipe, Sharding
 from trainer.launcher import process_count
 from trainer.model.loss import Losses
 from trainer.model.neox import GPTNeoX
-from trainer.partitions import KINDS, partitions, set_updates, updates
+from trainer.partitions import KINDS, SCALER_VALUES, partitions, set_updates, updates
 from trainer.ranks import Processes
 
 
@@ -325,7 +325,7 @@ class Engine:
     def loss_scale(self) -> dict[str, float] | None:
         """The state of fp16's loss scaling; None in fp32 and bf16."""
         scaler = self._scaler
-        return {name: float(getattr(scaler, name)) for name in _SCALER_VALUES} if scaler else None
+        return {name: float(getattr(scaler, name)) for name in SCALER_VALUES} if scaler else None
 
     @property
     def _scaler(self) -> Any:
@@ -348,7 +348,7 @@ class Engine:
         set_updates(self._deepspeed, self._stage, adam_updates)
         self._partitions.refresh()
         if self._scaler and loss_scale:
-            for name, type_of in _SCALER_VALUES.items():
+            for name, type_of in SCALER_VALUES.items():
                 setattr(self._scaler, name, type_of(loss_scale[name]))
 
     @torch.no_grad()
@@ -359,15 +359,6 @@ class Engine:
         """
         found: Tensor = self._deepspeed.module(tokens.to(self._ranks.device))
         return found.cpu()
-
-
-#: What a loss scaler changes while it trains, with the types of these values.
-_SCALER_VALUES: dict[str, type[float] | type[int]] = {
-    "cur_scale": float,
-    "cur_iter": int,
-    "last_overflow_iter": int,
-    "cur_hysteresis": int,
-}
 
 
 def fault_of(loss: float, grad_norm: float) -> str | None:

@@ -21,9 +21,11 @@ There, too, null is what was not finite.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
@@ -40,6 +42,9 @@ _COUNTS, _MEASURES = ("step", "tokens"), ("loss", "lr", "grad_norm")
 _TIMES = ("time", "tokens_per_second")
 #: Keys of a skipped step, and those of its values that may be null.
 _OF_SKIPPED, _UNKNOWN = ("skipped", "samples"), ("loss", "grad_norm")
+
+#: Many times the bytes of the longest line that is written.
+_MAX_LINE_BYTES = 1 << 16
 
 #: Why a step that the config names in `skip_steps` was skipped.
 BY_NAME = "by name"
@@ -82,14 +87,12 @@ def read_log(path: Path) -> list[LogLine]:
         FormatError: A line is not JSON, or lacks a value; the message names it.
         OSError: The file cannot be read.
     """
-    return _lines(_read(path), path)
+    return [_values(line, path, number) for number, line in _read(path)]
 
 
 def read_validations(path: Path) -> list[ValidationLine]:
     """The lines of a log of validations. Raises as `read_log`."""
-    return [
-        _validation(line, path, number) for number, line in enumerate(_read(path).split(b"\n"), 1) if line
-    ]
+    return [_validation(line, path, number) for number, line in _read(path)]
 
 
 def _validation(line: bytes, path: Path, number: int) -> ValidationLine:
@@ -98,15 +101,22 @@ def _validation(line: bytes, path: Path, number: int) -> ValidationLine:
     return cast(ValidationLine, found)
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a log; raises FormatError if it is not a regular file: a pipe may never end."""
-    with checked.open_regular(path) as file:
-        return file.read()
+def _read(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each line of a log that is not empty.
+
+    Raises FormatError for a line longer than any of a log, and for what is not a regular file: a pipe may
+    never end.
+    """
+    lines = enumerate(checked.bounded_lines(path, _MAX_LINE_BYTES), 1)
+    return ((number, line) for number, line in lines if line != b"\n")
 
 
-def _lines(data: bytes, path: Path) -> list[LogLine]:
-    lines = data.split(b"\n")
-    return [_values(line, path, number) for number, line in enumerate(lines, 1) if line]
+def _first_lines(path: Path, n: int) -> list[bytes]:
+    """The first `n` whole lines of a log, fewer if it has fewer; raises as `_read`."""
+    if not path.exists():
+        return []
+    lines = checked.bounded_lines(path, _MAX_LINE_BYTES)
+    return list(itertools.islice((line for line in lines if line.endswith(b"\n")), n))
 
 
 def _values(line: bytes, path: Path, number: int) -> LogLine:
@@ -171,11 +181,13 @@ _EXPECTED = dict.fromkeys(_COUNTS, (_is_count, "a whole number from 0")) | {
 
 def check_log(path: Path, n_steps: int, tokens_per_step: int, *, first_step: int = 0) -> None:
     """Raises FormatError unless a log holds the steps `first_step` to `n_steps` - 1, each once, in order."""
-    data = _read(path)
-    lines = _lines(data, path)
+    last = b"\n"
+    lines: list[LogLine] = []
+    for number, last in _read(path):
+        lines.append(_values(last, path, number))
     _check_steps(lines, path, tokens_per_step, first_step)
     n_steps -= first_step
-    if len(lines) != n_steps or not data.endswith(b"\n" if lines else b""):
+    if len(lines) != n_steps or not last.endswith(b"\n"):
         raise FormatError(f"{counted(len(lines), 'step')} logged, expected {n_steps:,} ({path})")
 
 
@@ -201,8 +213,7 @@ def rewind_log(
         FormatError: It has fewer whole lines than that, or they are not steps 0 to `n_steps` - 1.
     """
     n_steps -= first_step
-    lines = _read(path).split(b"\n")[:-1] if path.exists() else []
-    retained = lines[:n_steps]
+    retained = _first_lines(path, n_steps)
     if len(retained) < n_steps:
         raise FormatError(
             f"{counted(len(retained), 'step')} logged, expected {n_steps:,}; force starts again ({path})"
@@ -213,27 +224,28 @@ def rewind_log(
         tokens_per_step,
         first_step,
     )
-    if (
-        len(lines) > n_steps
-        or not path.exists()
-        or path.stat().st_size != sum(len(line) + 1 for line in retained)
-    ):
-        files.write_atomically(path, b"".join(line + b"\n" for line in retained), scratch=scratch)
+    _retain(path, retained, scratch)
+
+
+def _retain(path: Path, lines: list[bytes], scratch: Path | None) -> None:
+    """Cuts a log to its first lines, which are these; creates one that does not exist."""
+    if not path.exists() or path.stat().st_size != sum(map(len, lines)):
+        files.write_atomically(path, b"".join(lines), scratch=scratch)
 
 
 def check_validations(path: Path, steps: list[int]) -> None:
     """Raises FormatError unless a log of validations has a line for each of these steps, in order."""
-    found = [line["step"] for line in read_validations(path)]
-    if found != steps or not _read(path).endswith(b"\n"):
+    last = b"\n"
+    found: list[int] = []
+    for number, last in _read(path):
+        found.append(_validation(last, path, number)["step"])
+    if found != steps or not last.endswith(b"\n"):
         raise FormatError(f"{counted(len(found), 'line')}, expected those of {len(steps):,} steps ({path})")
 
 
 def rewind_validations(path: Path, steps: list[int], *, scratch: Path | None = None) -> None:
     """Cuts a log of validations to the lines of these steps, its first; as `rewind_log`."""
-    lines = _read(path).split(b"\n")[:-1] if path.exists() else []
-    retained = b"".join(line + b"\n" for line in lines[: len(steps)])
-    if not path.exists() or path.read_bytes() != retained:
-        files.write_atomically(path, retained, scratch=scratch)
+    _retain(path, _first_lines(path, len(steps)), scratch)
     found = [line["step"] for line in read_validations(path)]
     if found != steps:
         raise FormatError(

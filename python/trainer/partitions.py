@@ -1,7 +1,7 @@
 """Master weights and Adam's moments of whole parameters, however DeepSpeed divides them among processes.
 
-Only `engine` reads and writes them here; saved states have the names in `KINDS`. Each ZeRO stage stores them
-differently:
+Only `engine` reads and writes them here; saved states have the names in `KINDS` and `SCALER_VALUES`. Each
+ZeRO stage stores them differently:
 
     0       every process has the parameters themselves, and torch's AdamW has a state for each
     1, 2    the parameters of a group are flattened, and each process has a range of them
@@ -21,6 +21,14 @@ from pile_tools.errors import PileError
 #: What a parameter has in fp32: its master weight, and Adam's running averages of gradient and square.
 WEIGHT, FIRST_MOMENT, SECOND_MOMENT = "weight", "exp_avg", "exp_avg_sq"
 KINDS = (WEIGHT, FIRST_MOMENT, SECOND_MOMENT)
+
+#: What a loss scaler changes while it trains, with the types of these values.
+SCALER_VALUES: dict[str, type[float] | type[int]] = {
+    "cur_scale": float,
+    "cur_iter": int,
+    "last_overflow_iter": int,
+    "cur_hysteresis": int,
+}
 
 
 class Partitions(Protocol):

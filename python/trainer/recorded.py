@@ -10,6 +10,7 @@ from pile_tools import Order, manifest, open_order
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Manifest
 from pile_tools.terminal import counted
+from trainer.config import MAX_COUNT
 from trainer.row_losses import RowLosses, read_row_losses
 
 
@@ -33,12 +34,12 @@ class RecordedRun:
     @property
     def batch_size(self) -> int:
         """Rows of a step."""
-        return self.record.checked_settings.integer("batch_size", 1)
+        return self.record.checked_settings.integer("batch_size", 1, MAX_COUNT)
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self.record.checked_settings.integer("steps", 1)
+        return self.record.checked_settings.integer("steps", 1, MAX_COUNT)
 
     @cached_property
     def order(self) -> Order:

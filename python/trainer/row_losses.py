@@ -23,6 +23,7 @@ from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.terminal import counted
 from trainer.appending import Appender
+from trainer.config import MAX_COUNT
 
 ROW_LOSSES_FILE = "row_losses.f16"
 
@@ -47,7 +48,7 @@ def read_row_losses(run: str | Path) -> RowLosses:
     found = manifest.read(record)
     if found.kind != "run":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected a run ({record})")
-    return mapped(folder / ROW_LOSSES_FILE, found.checked_settings.integer("batch_size", 1))
+    return mapped(folder / ROW_LOSSES_FILE, found.checked_settings.integer("batch_size", 1, MAX_COUNT))
 
 
 def mapped(path: Path, batch_size: int) -> RowLosses:

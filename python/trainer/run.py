@@ -9,7 +9,7 @@ OUTPUT/checkpoints/step{N}  Hugging Face folders
 OUTPUT/resume/step{N}       what a run continues from: fp32 weights and Adam's moments
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
 OUTPUT/manifest.json        written at the end; a run with this file is finished
-OUTPUT/run.partial          locked by the process that writes; unfinished folders
+OUTPUT/run.json.partial     locked by the process that writes; unfinished folders
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE, VALIDATION_LOG_FILE, read_log
-from trainer.retention import Retention
+from trainer.retention import FORMS, Retention
 from trainer.row_losses import ROW_LOSSES_FILE
 from trainer.signals import StopRequest
 
@@ -50,8 +50,9 @@ _FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 #: Upper limit of the threads and processes that a manifest of a run may name.
 _MAX_RECORDED = 1 << 20
 
-#: Holds the lock of the process that writes, and folders until they are finished.
-SCRATCH_FOLDER = "run" + scratch_folders.SUFFIX
+#: Holds the lock of the process that writes, and folders until they are finished. No other artifact's has
+#: this name: that of a dataset `run` in this folder is `run.partial`.
+SCRATCH_FOLDER = RUN_FILE + scratch_folders.SUFFIX
 #: What the holder of its lock does.
 _WRITING = "trains in this folder"
 
@@ -107,13 +108,20 @@ class Stretch:
             zero_stage=values.integer("zero_stage", 0, 3),
             offload_optimizer=values.flag("offload_optimizer"),
             checkpoint_every=values.integer("checkpoint_every", 1),
-            keep_states=str(Retention.parse(values.text("keep_states"))),
+            keep_states=_retention(values),
             pipeline_stages=values.integer("pipeline_stages", 1),
             # Earlier versions did not record them.
             activation_checkpointing=values.has("activation_checkpointing")
             and values.flag("activation_checkpointing"),
             compile=values.has("compile") and values.flag("compile"),
         )
+
+
+def _retention(values: checked.Values) -> str:
+    try:
+        return str(Retention.parse(values.text("keep_states")))
+    except ConfigError as err:
+        raise values.refuse("keep_states", FORMS) from err
 
 
 @dataclass(frozen=True)

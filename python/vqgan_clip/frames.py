@@ -128,17 +128,26 @@ class Frames:
         """The kept frames as tensors of a saved state, (height, width, 3) uint8 by step."""
         return {f"{_IN_STATE}{step}": torch.from_numpy(np.array(image)) for step, image in self.kept}
 
-    def restore(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def restore(self, state: Mapping[str, Tensor], factor: int) -> dict[str, Tensor]:
         """Takes the kept frames out of a saved state, and returns the rest of it.
 
-        Raises StateError if one is no picture.
+        Args:
+            state: The state.
+            factor: Pixels of a side of a latent.
+
+        Raises:
+            StateError: One is no picture, or of another size than the picture of the state's latents.
         """
+        # Whether the latents are those of this run is checked where they are restored.
+        latents = state.get("latents", torch.zeros(0))
+        size = tuple(side * factor for side in latents.shape[-2:])
         for name, pixels in state.items():
             if not name.startswith(_IN_STATE):
                 continue
             step = name.removeprefix(_IN_STATE)
             is_picture = pixels.dtype == torch.uint8 and pixels.dim() == 3 and pixels.shape[2] == 3
-            if not is_picture or not pixels.numel() or not (step.isdecimal() and len(step) < 10):
+            has_size = pixels.numel() > 0 and tuple(pixels.shape[:2]) == size
+            if not is_picture or not has_size or not (step.isdecimal() and len(step) < 10):
                 raise StateError(f"the saved state has a frame that is no picture: {name[:40]!r}")
             if self.keep:
                 self.kept.append((int(step), Image.fromarray(pixels.numpy())))

@@ -282,13 +282,11 @@ class Guidance:
         Raises:
             StateError: Its tensors have other names, shapes or types, or values that no run has.
         """
-        numbers = state.get("numbers", torch.zeros(0))
+        _check_fits(state, self.state())
+        numbers = state["numbers"]
         # Before the first step the optimizer has no tensors.
-        has_moved = len(numbers) > 0 and float(numbers[-1]) > 0
-        known = {**self.state(), **(self._optimizer_tensors() if has_moved else {})}
-        for name, value in known.items():
-            if name not in state or state[name].shape != value.shape or state[name].dtype != value.dtype:
-                raise StateError(f"the saved state does not fit this picture and optimizer: {name}")
+        if float(numbers[-1]) > 0:
+            _check_fits(state, self._optimizer_tensors())
         for name, value in state.items():
             # Before the first step the average of the loss is no number, and the lowest one is infinite.
             if name != "numbers" and value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -319,3 +317,10 @@ class Guidance:
         optimizer = _OPTIMIZERS[self._config.optimizer]([latents])
         optimizer.step()
         return {f"optimizer.{k}": torch.as_tensor(v) for k, v in optimizer.state_dict()["state"][0].items()}
+
+
+def _check_fits(state: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
+    """Raises StateError unless a state has tensors with the names, shapes and types of `known`."""
+    for name, value in known.items():
+        if name not in state or state[name].shape != value.shape or state[name].dtype != value.dtype:
+            raise StateError(f"the saved state does not fit this picture and optimizer: {name}")

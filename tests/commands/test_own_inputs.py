@@ -20,6 +20,7 @@ SINGLE = {
     "pile-tools count-terms terms.txt tokens --plot": ["tokens/*", "terms.txt"],
     "pile-tools count-ngrams tokens/sample --plot": ["tokens/sample.*"],
     "pile-tools trace-text tokens/sample text.txt -o": ["tokens/sample.*", "text.txt"],
+    "pile-train neox-config neox.yml --tokenizer tokenizer.json --force -o": ["neox.yml", "tokenizer.json"],
 }
 STUDY = "pile-study memorization run --rows 8 --prompt-tokens 8 --continuation-tokens 8 --force -o"
 #: The same, for folders.

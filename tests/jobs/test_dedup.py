@@ -288,6 +288,14 @@ def test_a_list_of_protected_documents_is_read_as_other_lists(tmp_path: Path) ->
     assert [row["decision"] for row in members(tmp_path / "out")] == ["removed", "kept", "kept"]
 
 
+def test_a_protected_document_with_a_name_that_no_file_has_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.jsonl", ["x y", "x y"])
+    for name in ("x\0y", "/x\0y", "/" + "x" * 10_000):
+        (tmp_path / "stay.txt").write_text(f"{name}:1\n")
+        with pytest.raises(ConfigError, match="no shard"):
+            run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=tmp_path / "stay.txt")
+
+
 def test_a_list_of_protected_documents_replaced_while_it_is_read_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,11 +12,12 @@ import pytest
 from tests.page import Page, read_page
 from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
 
-from pile_tools import ConfigError, OutputExistsError, PileError, publish
+from pile_tools import ConfigError, OutputExistsError, PileError, manifest, publish
 from pile_tools.cli import run as run_cli
 from pile_tools.jobs import merge, stages, verify
 from pile_tools.jobs.order import Blend, OrderConfig
 from pile_tools.jobs.order import run as build_order
+from pile_tools.manifest import Request
 from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
 from pile_tools.order.open import open_order
 from pile_tools.present import colors
@@ -24,7 +25,7 @@ from studies.cli import group
 from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare
 from studies.report import chain, job, page, plots, wording
-from studies.report.facts import collect
+from studies.report.facts import _tokenizer_manifest, collect
 from trainer.smoothing import reach, smooth
 
 
@@ -38,6 +39,14 @@ def study_folder(run_folder: Path, tmp_path: Path, canaries_file: Path, loaded_s
 def _report(run: Path, study_folder: Path, output: Path, **more: Any) -> str:
     job.run(run, study_folder, output, **more)
     return output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", ["/", "..", ".", "tokenizer.v2.json"])
+def test_the_manifest_of_a_tokenizer_with_any_path_is_looked_up(tmp_path: Path, path: str) -> None:
+    entry = {"role": "tokenizer", "path": path, "sha256": "0" * 64}
+    manifest.write(tmp_path / "tokenizer.v2.manifest.json", Request("test", {}), [], {})
+    tokens = manifest.write(tmp_path / "d.manifest.json", Request("test", {}, [entry]), [], {})
+    assert (_tokenizer_manifest(tokens) is not None) == path.endswith(".json")
 
 
 def test_the_page_is_whole_and_loads_nothing(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from trainer.log import (
     read_log,
     read_validations,
     rewind_log,
+    rewind_validations,
 )
 from trainer.row_losses import RowLossWriter
 
@@ -123,6 +124,44 @@ def test_only_a_regular_file_is_read(tmp_path: Path, kind: str, read: Callable[[
         path.symlink_to("/dev/zero")
     with pytest.raises(FormatError, match=f"expected a file, found a {kind.split()[-1]} .*log"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("read", "is_validation"),
+    [
+        (read_log, False),
+        (lambda path: check_log(path, 9, PER_STEP), False),
+        (lambda path: rewind_log(path, 9, PER_STEP), False),
+        (read_validations, True),
+        (lambda path: check_validations(path, [1]), True),
+        (lambda path: rewind_validations(path, [1, 2, 3, 4]), True),
+    ],
+)
+def test_a_line_longer_than_any_is_not_read_to_its_end(
+    tmp_path: Path, read: Callable[[Path], object], is_validation: bool
+) -> None:
+    """A sparse file takes no disk, whatever its size."""
+    path = tmp_path / "log"
+    write(path, 3)
+    if is_validation:
+        path.write_text('{"step": 0, "tokens": 0, "loss": 1.5}\n' * 3)
+    os.truncate(path, path.stat().st_size + (200 << 20))
+    with pytest.raises(FormatError, match=r"more than 65,536 bytes.*line 4"):
+        read(path)
+
+
+def test_rewinding_validations_keeps_the_first_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    with LogWriter(path) as log:
+        for step in (0, 4, 8):
+            log.add(step=step, tokens=step, loss=2.5)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    rewind_validations(path, [0, 4])
+    assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
+    with pytest.raises(FormatError, match="not those of 3 validations"):
+        rewind_validations(path, [0, 4, 8])
 
 
 def test_every_line_that_is_missing_repeated_moved_or_cut_is_found(tmp_path: Path) -> None:

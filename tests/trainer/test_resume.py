@@ -218,7 +218,7 @@ def test_a_second_run_in_the_folder_is_refused(
     assert said[1] == ""
     for text in (said[0], said[2]):
         assert text == (
-            "error: another process trains in this folder; wait for it or stop it (run/run.partial)\n"
+            "error: another process trains in this folder; wait for it or stop it (run/run.json.partial)\n"
         )
     assert [server.wait(process).returncode for process in first] == [0, 0]
     assert contents(folder / "run") == whole
@@ -367,7 +367,7 @@ def test_a_kill_of_one_process_during_a_save_ends_both_and_is_made_good(
         pytest.skip("kills are injected by a preloaded library, which needs Linux and a C compiler")
     shutil.rmtree(folder / "run", ignore_errors=True)
     # The calls of a state's files: rank 1 makes no others.
-    below = folder / "run/run.partial/state-"
+    below = folder / "run/run.json.partial/state-"
     folders, kill_at = (folder, folder), (5, -1) if rank == 0 else (-1, 5)
     pair = server.pair("config.toml", folders=folders, kill_below=below, kill_at=kill_at)
     results = [server.wait(process) for process in pair]

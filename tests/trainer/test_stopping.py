@@ -69,7 +69,7 @@ def test_a_signal_saves_after_the_step_and_has_its_own_exit_code(
     n_steps = len(read_log(output / LOG_FILE))
     assert f"stopped by {number.name} after step {n_steps}" in result.stderr.splitlines()[-1]
     assert [path.name for path in (output / "resume").glob("step*")] == [f"step{n_steps}"]
-    assert not (output / "run.partial").exists()
+    assert not (output / "run.json.partial").exists()
     result = server.wait(server.start("config.toml", folder=folder))
     assert result.returncode == 0, result.stderr
     assert f"going on after step {n_steps}" in result.stderr

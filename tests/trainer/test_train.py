@@ -189,7 +189,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 
 def _pretend_to_have_been_killed_while_writing(output: Path) -> None:
     """Leaves what a kill in the middle of a save and of a line leaves."""
-    scratch = output / "run.partial"
+    scratch = output / "run.json.partial"
     assert (scratch / "pile-tools.lock").exists() or not scratch.exists()
     scratch.mkdir(exist_ok=True)
     (scratch / "pile-tools.lock").touch()
@@ -360,7 +360,7 @@ def test_an_input_in_the_scratch_folder_of_the_run_is_refused(
     tmp_path: Path, train: Train, write_config: WriteConfig, tokenizer: Path, name: str
 ) -> None:
     output = tmp_path / "run"
-    scratch = output / "run.partial"
+    scratch = output / "run.json.partial"
     scratch.mkdir(parents=True)
     (scratch / "pile-tools.lock").touch()
     own = scratch / "own"

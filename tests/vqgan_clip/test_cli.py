@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from pile_tools.cli import run
-from vqgan_clip import frames, saved_state
+from vqgan_clip import frames, memory, saved_state
 from vqgan_clip.cli import group
 
 QUICK = ["--steps", "4", "--views", "2", "--threads", "1"]
@@ -226,6 +226,47 @@ def test_a_hostile_state_is_an_error_that_names_it(here: Path, hostile: str) -> 
     assert refused.code == 1
     assert hostile in refused.error
     assert "(s)" in refused.error
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("numbers", ()),
+        ("numbers", (2, 2)),
+        ("numbers", (0,)),
+        ("latents", ()),
+        ("frame.2", (70_000, 1, 3)),
+        ("frame.2", (32, 32)),
+        ("frame.2", (0, 0, 3)),
+    ],
+)
+def test_a_hostile_state_with_tensors_of_other_shapes_is_an_error_that_names_them(
+    here: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    words = ["generate", "red", "-o", "a.png", *QUICK, "--state", "s", "--contact-sheet", "sheet.png"]
+    words += ["--every", "2"]
+    assert Done(*words).code == 0
+    Path("a.png").unlink()
+    with safe_open("s", framework="pt") as file:
+        job, _ = file.metadata()["vqgan-clip state of"].split()
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    state[name] = torch.zeros(shape, dtype=state[name].dtype)
+    saved_state.save(Path("s"), state, job)
+    refused = Done(*words)
+    assert refused.code == 1
+    # Whether a frame has the size of the picture is seen by the latents.
+    assert ("frame." if name == "latents" else name) in refused.error
+    assert "(s)" in refused.error
+
+
+def test_a_rerun_states_its_memory_and_is_refused_where_it_has_too_little(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Done("generate", "red", "-o", "a.png", *QUICK).code == 0
+    assert "MiB of memory at the peak" in Done("rerun", "a.png").err
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1 << 20)
+    refused = Done("rerun", "a.png")
+    assert (refused.code, "of memory" in refused.error) == (1, True)
 
 
 def test_frames_and_sheets(here: Path) -> None:

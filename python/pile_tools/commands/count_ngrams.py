@@ -190,8 +190,8 @@ def _tokenizer(dataset: TokenDataset, given: Path | None) -> TokenizerFile | Non
 
 def _ngrams(table: Path, made: Manifest) -> Iterator[dict[str, Any]]:
     """The n-grams of a table in the document of `--json`."""
-    header, *lines = read_tsv(table)
-    rows = iter(lines)
+    rows = read_tsv(table)
+    header = next(rows)
     # The columns are the tokens, their text or both, then the count, and then the counts by subset.
     count = header.index("count")
     has_tokens, has_text = header[0] == "tokens", header[count - 1] != "tokens"
@@ -214,8 +214,8 @@ def _ngrams(table: Path, made: Manifest) -> Iterator[dict[str, Any]]:
 
 def _print_table(table: Path, made: Manifest) -> None:
     """Prints a table of the most frequent n-grams."""
-    header, *lines = read_tsv(table)
-    rows = iter(lines)
+    rows = read_tsv(table)
+    header = next(rows)
     count = header.index("count")
     named = 1 if header[:2] == ["tokens", "text"] else 0
     for of in made.summary["lengths"]:

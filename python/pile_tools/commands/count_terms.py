@@ -15,7 +15,7 @@ from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.commands.orders import is_order, order_and_steps
 from pile_tools.commands.term_plot import plot_of
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, FormatError
 from pile_tools.jobs.count_ngrams import dataset_at
 from pile_tools.jobs.count_terms import (
     AS_WRITTEN,
@@ -239,10 +239,14 @@ def _normalization(made: Manifest) -> str:
 
 def _print_pairs(table: Path, *, in_time: bool) -> None:
     """Prints the ten pairs that occur together most often; `in_time` if the table has a column of steps."""
-    _, *rows = read_tsv(table)
     column = 3 if in_time else 2
-    # The rows of an order ascend by step: the last one of a pair has the count of the whole run.
-    last = {(row[0], row[1]): int(row[column]) for row in rows}
+    try:
+        rows = read_tsv(table)
+        next(rows, None)
+        # The rows of an order ascend by step: the last one of a pair has the count of the whole run.
+        last = {(row[0], row[1]): int(row[column]) for row in rows}
+    except (LookupError, ValueError) as err:
+        raise FormatError(f"not a table of pairs that pile-tools wrote ({table})") from err
     echo()
     echo(f"{'together':>12}  pair")
     for (first, second), n in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:10]:

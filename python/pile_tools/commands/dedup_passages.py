@@ -84,8 +84,10 @@ def _page(made: Manifest, title: str) -> str:
 
     shown = []
     for found in dedup_passages.longest_passages(made, _N_SHOWN):
-        text = rewriting.text_of(made, found.name).encode()[found.start : found.end].decode()
-        shown.append(passages_page.ShownPassage(found.name, found.start, found.copy, text))
+        text = rewriting.text_of(made, found.name).encode()[found.start : found.end]
+        # A table of someone else may name bytes within a character.
+        passage = text.decode(errors="replace")
+        shown.append(passages_page.ShownPassage(found.name, found.start, found.copy, passage))
     return passages_page.page(made, title, dedup_passages.window_of(made), shown)
 
 

@@ -151,5 +151,5 @@ class _ClusterRows:
             n_left_alone=self._decisions["left alone"],
             removed=removed,
             kept=kept,
-            similarity=self._removed["similarity"] if self._removed else 1.0,
+            similarity=float(self._removed["similarity"]) if self._removed else 1.0,
         )

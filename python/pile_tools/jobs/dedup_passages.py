@@ -250,8 +250,8 @@ def longest_passages(made: Manifest, n: int) -> list[LongPassage]:
                 row = batch.slice(i, 1).to_pylist()[0]
                 passage = LongPassage(
                     name=f"{row['shard']}:{row['record']}",
-                    start=row["start"],
-                    end=row["end"],
+                    start=int(row["start"]),
+                    end=int(row["end"]),
                     copy=f"{row['copy_shard']}:{row['copy_record']}",
                 )
                 longest.append((-int(lengths[i]), n_before + i, passage))

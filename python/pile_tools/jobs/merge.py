@@ -93,7 +93,7 @@ def run(
         OutputExistsError: The output exists, was made from other inputs or settings, and `force` is off.
         OSError: A file cannot be read or written.
     """
-    if output.resolve() in [path.resolve() for path in inputs]:
+    if os.path.realpath(output) in [os.path.realpath(path) for path in inputs]:
         raise ConfigError(f"{output} cannot be merged into itself; give another output")
     opened = [_core.TokenDataset(path) for path in inputs]
     found = [_manifest(path) for path in inputs]
@@ -156,7 +156,7 @@ def _checked_bin_sha256(part: Manifest) -> str:
     if of_bin is None:
         raise FormatError(f"lists no .bin file of the part ({part.path})")
     for name, entry in entries.items():
-        if not manifest.matches(part.folder / name, entry):
+        if not manifest.matches(manifest.output_path(part, entry), entry):
             raise FormatError(f"{name} does not match its manifest; make the part again ({part.path})")
     bin_sha256: str = of_bin["sha256"]
     return bin_sha256

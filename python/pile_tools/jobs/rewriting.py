@@ -175,7 +175,8 @@ def _shard_number(name: str, shards: Sequence[Path]) -> int:
     Absolute paths are compared with links and `..` resolved. The `..` at the start of a relative path are
     left out: tables beside new shards write them, as they name shards from their folder.
     """
-    if name.startswith("/"):
+    # No path has a NUL, for which `realpath` raises an error.
+    if name.startswith("/") and "\0" not in name:
         paths = [os.path.realpath(path) for path in shards]
         name = os.path.realpath(name)
     else:
@@ -366,16 +367,16 @@ def restored(output: Path, name: str) -> bytes:
 
     Raises:
         ConfigError: The name is no SHARD:RECORD of these shards.
-        FormatError: The shard is damaged or was changed.
+        FormatError: The shard is damaged or was changed, or the manifest does not say what it was.
         OSError: The shard is not here any more.
     """
     made = manifest.read(output / MANIFEST_FILE)
     if made.kind not in _KINDS:
         raise ConfigError(f"{made.kind}, not the output of pile-tools dedup ({output})")
     entry, path, record = _found(made, name)
+    recorded = manifest.checked_entry(made, entry).integer("bytes"), manifest.required(made, entry, "sha256")
     # Another record may have this number in a shard that was changed.
-    n_bytes, sha256 = checked.sha256(path)
-    if (n_bytes, sha256) != (entry["bytes"], entry["sha256"]):
+    if checked.sha256(path) != recorded:
         raise FormatError(f"changed since {output} was made from it, so its records may be others ({path})")
     return _read(made, path, record)[0]
 
@@ -398,4 +399,4 @@ def _found(made: Manifest, name: str) -> tuple[Entry, Path, int]:
 
 
 def _read(made: Manifest, path: Path, record: int) -> tuple[bytes, str]:
-    return _core.read_record(path, record, text_field=str(made.settings["text_field"]))
+    return _core.read_record(path, record, text_field=made.checked_settings.text("text_field"))

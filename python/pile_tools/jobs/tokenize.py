@@ -220,7 +220,7 @@ def _is_outdated(prefix: Path, request: Request) -> bool:
     found = manifest.read(path)
     if found.settings != request.settings:
         return False
-    return found.request != request.digest or not datasets.is_intact(prefix)
+    return not found.is_of(request) or not datasets.is_intact(prefix)
 
 
 def _job(shards: Sequence[Path], request: Request) -> str:

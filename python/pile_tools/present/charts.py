@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise, takewhile
 from typing import Protocol
 
 from pile_tools import terminal
@@ -488,9 +488,14 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 def _width(text: str) -> float:
     """The approximate width of a text."""
-    return sum(
+    return sum(_widths(terminal.escape(text)))
+
+
+def _widths(shown: str) -> Iterator[float]:
+    """The approximate width of each character."""
+    return (
         _WIDE_CHARACTER if unicodedata.east_asian_width(character) in "WF" else _CHARACTER
-        for character in terminal.escape(text)
+        for character in shown
     )
 
 
@@ -499,9 +504,9 @@ def _fit(text: str, width: float) -> str:
     shown = terminal.escape(text)
     if _width(shown) <= width:
         return shown
-    while shown and _width(shown) > width - _WIDE_CHARACTER:
-        shown = shown[:-1]
-    return shown + "…"
+    # One pass, as a term may have any length.
+    ends = takewhile(lambda end: end <= width - _WIDE_CHARACTER, accumulate(_widths(shown)))
+    return shown[: sum(1 for _ in ends)] + "…"
 
 
 def _count(value: float) -> str:

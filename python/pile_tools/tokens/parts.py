@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from pile_tools import manifest, publish
 from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.read.shards import has_stream
 from pile_tools.tokens import datasets
@@ -113,13 +113,13 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     """
     numbered: dict[int, Manifest] = {}
     first = parts[0]
-    n_parts = Part.parse(first.settings[PART]).n_parts
+    n_parts = _part_of(first).n_parts
     for found in parts:
         if found.settings[WHOLE] != first.settings[WHOLE]:
             raise PileError(
                 f"{found.path} is a part of another job than {first.path}: of other shards or settings"
             )
-        part = Part.parse(found.settings[PART])
+        part = _part_of(found)
         # `WHOLE` does not contain the number of parts: parts 1/2 and 2/3 agree in it, but lack shards.
         if part.n_parts != n_parts:
             raise PileError(
@@ -142,6 +142,14 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     lenient = next((found for found in ordered if found.settings.get(LENIENCE) == "skip"), first)
     settings = {name: value for name, value in lenient.settings.items() if name not in (PART, WHOLE)}
     return Request(first.kind, settings, _requested(inputs)), inputs, ordered
+
+
+def _part_of(found: Manifest) -> Part:
+    """The part that a manifest is of. Raises FormatError."""
+    try:
+        return Part.parse(found.settings[PART])
+    except ConfigError as err:
+        raise FormatError(f"{err} ({found.path}, settings, {PART})") from err
 
 
 def _requested(inputs: Sequence[Entry]) -> list[Entry]:

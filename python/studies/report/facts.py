@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pile_tools import PileError, manifest
 from pile_tools.errors import FormatError
-from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest
+from pile_tools.jobs import train_tokenizer
+from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.timeline.mixture import shares_of
 from studies.checked import flag, items, optional, real, record, text, whole
 from studies.memorization.reading import read_canaries, read_summary
@@ -168,7 +169,7 @@ def _tokenizer_manifest(tokens: Manifest | None) -> Manifest | None:
     entry = tokens.input("tokenizer") if tokens is not None else None
     if tokens is None or entry is None:
         return None
-    path = manifest.input_path(tokens, entry).with_suffix(MANIFEST_SUFFIX)
+    path = train_tokenizer.manifest_path(manifest.input_path(tokens, entry))
     return manifest.read(path) if path.exists() else None
 
 

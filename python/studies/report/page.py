@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
@@ -50,7 +51,7 @@ def render(facts: Facts, output: Path) -> str:
 
 
 def _name(facts: Facts) -> str:
-    return facts.run.folder.resolve().name
+    return Path(os.path.realpath(facts.run.folder)).name
 
 
 def _shown(value: Any) -> Any:

@@ -37,8 +37,9 @@ def verify_checkpoint(folder: Path) -> None:
     """Raises VerifyError unless every file exists and matches the checkpoint's manifest, itself unchanged."""
     if not manifest.is_intact(folder / MANIFEST_FILE):
         raise VerifyError(f"was changed after it was written ({folder / MANIFEST_FILE})")
-    for entry in manifest.read(folder / MANIFEST_FILE).outputs:
-        path = folder / entry["path"]
+    found = manifest.read(folder / MANIFEST_FILE)
+    for entry in found.outputs:
+        path = manifest.output_path(found, entry)
         if not path.is_file():
             raise VerifyError(f"missing of the checkpoint ({path})")
         if path.stat().st_size != entry["bytes"] or files.sha256(path) != entry["sha256"]:

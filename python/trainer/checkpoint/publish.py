@@ -74,6 +74,6 @@ def verify_published(run: Run, step: int) -> None:
     """Raises VerifyError unless a checkpoint is of this run and its files are as they were written."""
     folder = folders.step_folder(folders.checkpoints_folder(run.config.output), step)
     path = folder / MANIFEST_FILE
-    if manifest.read(path).request != request(run, step).digest or not manifest.is_intact(path):
+    if not manifest.read(path).is_of(request(run, step)) or not manifest.is_intact(path):
         raise VerifyError(f"not a checkpoint of this run; force starts again ({folder})")
     verify_checkpoint(folder)

@@ -27,7 +27,7 @@ from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from trainer.checkpoint import folders
 from trainer.checkpoint.tensor_files import Shapes, TensorFile
 from trainer.model.neox import GPTNeoX
-from trainer.partitions import KINDS
+from trainer.partitions import KINDS, SCALER_VALUES
 from trainer.run import STATE_KIND, Run
 
 _ADVICE = "restore it; force starts again"
@@ -117,7 +117,9 @@ class Logits:
         """Raises VerifyError unless a restored model has these logits, to the rounding of other machines."""
         if self.sha256 == found.sha256:
             return
-        pairs = [*zip(self.last, found.last, strict=True), (self.largest, found.largest)]
+        # A manifest of someone else may have fewer.
+        has_equal_length = len(self.last) == len(found.last)
+        pairs = [*zip(self.last, found.last, strict=False), (self.largest, found.largest)]
         largest = max(
             (abs(value) for value in (*self.last, self.largest) if math.isfinite(value)), default=0.0
         )
@@ -127,7 +129,7 @@ class Logits:
             # Weights that diverged have logits of which no number is left.
             return abs(a - b) <= limit or not (math.isfinite(a) or math.isfinite(b))
 
-        if not all(are_close(a, b) for a, b in pairs):
+        if not has_equal_length or not all(are_close(a, b) for a, b in pairs):
             raise VerifyError(f"the restored model has other logits than the saved one ({path})")
 
 
@@ -181,7 +183,7 @@ class Summary:
                 name: _record(values.object("records"), name) for name in values.object("records").values
             },
             adam_updates=values.integer("adam_updates"),
-            loss_scale=None if scale is None else {key: scale.number(key) for key in scale.values},
+            loss_scale=None if scale is None else {key: scale.number(key) for key in SCALER_VALUES},
             logits=Logits(logits.hexadecimal("sha256"), last, _number_or_nan(logits, "largest")),
         )
 
@@ -212,7 +214,7 @@ def check_state(run: Run, step: int) -> Manifest:
     folder = folders.step_folder(parent, step)
     folders.check_ours(parent, STATE_KIND, [step])
     found = manifest.read(folder / MANIFEST_FILE)
-    if found.request != request(run, step).digest:
+    if not found.is_of(request(run, step)):
         raise VerifyError(f"not the state of this run; force starts again ({found.path})")
     if not manifest.is_intact(found.path):
         raise VerifyError(f"damaged; force starts again ({found.path})")

@@ -11,6 +11,7 @@ never run: their globals are listed first, then torch's restricted unpickler bui
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator
@@ -146,11 +147,11 @@ def _is_plain_name(name: str, suffix: str) -> bool:
 
 def _check_is_inside(path: Path) -> None:
     """Raises FormatError for a link that leads out of the folder, the Hub cache's own links excepted."""
-    folder = path.parent.resolve()
+    folder = Path(os.path.realpath(path.parent))
     roots = [folder]
     if folder.parent.name == "snapshots":
         roots.append(folder.parent.parent / "blobs")
-    if not any(path.resolve().is_relative_to(root) for root in roots):
+    if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots):
         raise FormatError(f"a link that leads out of the folder ({path})")
 
 

@@ -73,7 +73,12 @@ def command(
         # Under "" are the keys before the first table.
         made.toml[""]["tokenizer"] = str(tokenizer)
     text = translate.to_toml(made, list(yaml))
-    publish.write_file(output, lambda path: path.write_text(text, encoding="utf-8"), force=force, inputs=yaml)
+    publish.write_file(
+        output,
+        lambda path: path.write_text(text, encoding="utf-8"),
+        force=force,
+        inputs=[*yaml, *([] if known is None else [known.path])],
+    )
     if as_json:
         print_document(_document(made, output))
         return

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pile_tools import checked
 from pile_tools.errors import FormatError
 from pile_tools.terminal import counted
 from trainer.checkpoint.weights import TENSOR_GLOBALS, check_tensor, read_pickled
@@ -164,7 +165,8 @@ def _step_folder(source: Path) -> Path:
     latest = source / "latest"
     if not latest.is_file():
         return source
-    name = latest.read_bytes()[:100].decode(errors="replace").strip()
+    with checked.open_regular(latest) as file:
+        name = file.read(100).decode(errors="replace").strip()
     return source / name if _STEP_FOLDER.fullmatch(name) else source
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pile_tools import checked
+from pile_tools.config import MAX_INTEGER, MIN_INTEGER
 from pile_tools.errors import ConfigError, FormatError
 
 #: The largest file that is read, in bytes: published ones have under 5 kB.
@@ -25,7 +26,8 @@ def read_files(paths: Sequence[Path]) -> dict[str, Any]:
     """The values of several files by key, `_` in keys, each value one of JSON's.
 
     Raises:
-        FormatError: Not such a file, a key that occurs twice, or a number that is not finite.
+        FormatError: Not such a file, a key that occurs twice, or a number that is not finite or beyond 64
+            bits.
         ConfigError: PyYAML is not installed.
         OSError: A file cannot be read.
     """
@@ -111,6 +113,9 @@ def _loader(yaml: Any) -> Any:
                 ) from err
             if isinstance(value, float) and not math.isfinite(value):
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1} has a number that is not finite")
+            # Texts of other bases than ten have no limit in Python, but a message could not print them.
+            if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1} has a number beyond 64 bits")
             if value is not None and not isinstance(value, (bool, int, float, str, list, dict)):
                 kind = type(value).__name__
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1} has a value of type {kind}")

@@ -185,7 +185,7 @@ def make_picture(
         else:
             note(f"{output} is finished already, nothing to do")
         return
-    _state_memory(recipe, models)
+    state_memory(recipe, models)
     losses: list[StepLosses] = []
 
     def make() -> tuple[Image.Image, Record]:
@@ -226,7 +226,7 @@ def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Resu
                 saved_state.save(extras.state, {**guidance.state(), **collected.state()}, recipe.job)
 
         try:
-            state = None if state is None else collected.restore(state)
+            state = None if state is None else collected.restore(state, models.vqgan.factor)
             result = carry_out(recipe, models, state=state, on_step=on_step)
         except StateError as err:
             raise FormatError(f"{err}; remove it to start again ({extras.state})") from err
@@ -247,7 +247,7 @@ def _print_document(
     print_document({**about, **size, "n_steps": record.n_steps, "loss": loss, "pixels": record.pixels})
 
 
-def _state_memory(recipe: Recipe, models: Models) -> None:
+def state_memory(recipe: Recipe, models: Models) -> None:
     """Says how much memory the run needs. Raises PileError if it does not fit."""
     from vqgan_clip import memory, pictures
 

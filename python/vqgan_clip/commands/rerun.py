@@ -12,7 +12,7 @@ from pile_tools.commands import options
 from pile_tools.errors import ConfigError, FormatError, VerifyError
 from pile_tools.progress import Bar
 from pile_tools.terminal import note, print_document
-from vqgan_clip.commands.making import model_options
+from vqgan_clip.commands.making import model_options, state_memory
 
 
 @click.command("rerun")
@@ -67,6 +67,8 @@ def command(
         ]
         raise VerifyError(f"other files than those that the picture was made from: {changed[0]} ({picture})")
     # A run that stopped early stops at the same step.
+    with _naming_recipe(picture):
+        state_memory(recipe, models)
     with _naming_recipe(picture), Bar("guiding", record.n_steps, "steps") as bar:
         result = carry_out(recipe, models, on_step=lambda guidance, losses: bar.update(guidance.n_steps))
     digest = metadata.pixels_digest(result.image)

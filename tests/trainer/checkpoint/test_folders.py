@@ -185,7 +185,7 @@ def test_a_mounted_step_and_a_mounted_file_in_one_stay(
     assert folders.steps_in(parent) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "resume", "run.partial"])
+@pytest.mark.parametrize("name", ["checkpoints", "resume", "run.json.partial"])
 def test_a_folder_of_a_run_on_another_mount_is_refused(bind: Bind, tmp_path: Path, name: str) -> None:
     output, other = tmp_path / "run", tmp_path / "other"
     (output / name).mkdir(parents=True)

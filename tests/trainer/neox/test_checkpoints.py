@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,17 @@ def test_a_configuration_of_another_model_is_named(
     config.write_text(configuration(model).replace('"norm": "layernorm"', '"norm": "rmsnorm"'))
     assert imported(folder, "-o", tmp_path / "hf") == 1
     assert 'norm is "rmsnorm", but here it is: layer norms' in capsys.readouterr().err
+
+
+def test_no_more_of_latest_is_read_than_a_name(tmp_path: Path) -> None:
+    """A sparse file takes no disk, whatever its size."""
+    (tmp_path / "latest").touch()
+    os.truncate(tmp_path / "latest", 64 << 20)
+    tracemalloc.start()
+    assert checkpoints._step_folder(tmp_path) == tmp_path
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_latest_names_a_step_alone(tmp_path: Path, write_checkpoint: Write, model: GPTNeoX) -> None:

@@ -1,0 +1,181 @@
+"""Untrusted records of runs: every mutation is read, or refused as the fault of the file that it is in."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from tests.test_hostile_manifests import mutations
+
+from pile_tools import checked, manifest
+from pile_tools.errors import ConfigError, FormatError, PileError, VerifyError
+from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Request
+from trainer.branching import config_of_branch
+from trainer.checkpoint.load import verify_checkpoint
+from trainer.checkpoint.state import Logits, Summary
+from trainer.cli import group
+from trainer.config import (
+    BranchConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from trainer.partitions import SCALER_VALUES
+from trainer.row_losses import ROW_LOSSES_FILE
+from trainer.run import Run, Stretch, begin, plan, stretches_of, writing
+
+#: Mutations of one value.
+N_SAMPLED = 400
+
+STRETCH = Stretch(
+    step=0,
+    processes=1,
+    threads=1,
+    micro_batch_size=8,
+    zero_stage=1,
+    offload_optimizer=False,
+    checkpoint_every=13,
+    keep_states="last",
+    pipeline_stages=1,
+)
+LOGITS = torch.linspace(-4, 4, 32 * 50).view(1, 32, 50)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, order: Path, tokenizer: Path) -> Run:
+    """A run with everything that a run.json may have, and no checkpoint."""
+    config = TrainConfig(
+        order=order,
+        output=tmp_path_factory.mktemp("run") / "run",
+        tokenizer=tokenizer,
+        model=ModelConfig(hidden_size=32, n_layers=1, n_heads=2),
+        optimizer=OptimizerConfig(lr=0.01),
+        stages=(StageConfig(steps=30), StageConfig(steps=10, lr=0.001)),
+        validation=ValidationConfig(order=order, every=5, rows=3),
+    )
+    planned = replace(plan(config), stretches=(STRETCH,))
+    with writing(config.output) as scratch:
+        begin(planned, scratch, force=False)
+    losses = np.linspace(1, 4, 40 * 8).astype(np.float16)
+    (config.output / ROW_LOSSES_FILE).write_bytes(losses.tobytes())
+    return planned
+
+
+def check_mutations(path: Path, read: Callable[[], object]) -> None:
+    """Asserts that whatever is wrong in a file, reading it returns or raises an error that is the file's."""
+    good = path.read_bytes()
+    read()
+    of_values, others = mutations(good)
+    chosen = others + random.Random(path.name).sample(of_values, min(N_SAMPLED, len(of_values)))
+    wrong, n_refused = [], 0
+    for mutation in chosen:
+        path.write_bytes(mutated := mutation())
+        try:
+            read()
+        except (PileError, OSError) as err:
+            n_refused += 1
+            if isinstance(err, ConfigError):
+                wrong.append((err, mutated))
+        except Exception as err:
+            wrong.append((err, mutated))
+    path.write_bytes(good)
+    assert not wrong, f"{len(wrong)} of {len(chosen)}: {wrong[:3]}"
+    assert n_refused > len(chosen) // 4
+
+
+def test_branches_of_a_mutated_run(run: Run, tmp_path: Path) -> None:
+    branch = BranchConfig(source=run.config.output, step=1)
+    check_mutations(
+        run.config.output / RUN_FILE, lambda: config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.1})
+    )
+
+
+def test_stretches_of_a_mutated_run(run: Run) -> None:
+    path = run.config.output / RUN_FILE
+    check_mutations(path, lambda: stretches_of(manifest.read(path)))
+
+
+def test_losses_of_a_mutated_run(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.config.output, tmp_path / "run")
+    _edit_input(tmp_path / "run" / RUN_FILE, run.order.record.path)
+    rng = random.Random(1)
+    commands = [["--step", "3"], ["--step", "39", "--json"], ["--by", "subset"]]
+
+    def read() -> None:
+        arguments = ["losses", str(tmp_path / "run"), *rng.choice(commands)]
+        found = CliRunner().invoke(group, arguments, standalone_mode=False).exception
+        # A step that a run of other batches has not trained is a wrong option.
+        if found is not None and not (isinstance(found, ConfigError) and "no step" in str(found)):
+            raise found
+
+    check_mutations(tmp_path / "run" / RUN_FILE, read)
+
+
+@pytest.mark.parametrize("command", [["--step", "300"], ["--by", "subset"]])
+def test_more_losses_than_the_order_has_rows(run: Run, tmp_path: Path, command: list[str]) -> None:
+    shutil.copytree(run.config.output, tmp_path / "run")
+    _edit_input(tmp_path / "run" / RUN_FILE, run.order.record.path)
+    path = tmp_path / "run" / ROW_LOSSES_FILE
+    path.write_bytes(path.read_bytes() * 10)
+    arguments = ["losses", str(tmp_path / "run"), *command]
+    found = CliRunner().invoke(group, arguments, standalone_mode=False).exception
+    assert isinstance(found, PileError), found
+
+
+def _edit_input(path: Path, order: Path) -> None:
+    """Lets a copied record name the order as the original one does."""
+    values = json.loads(path.read_text())
+    entry = next(entry for entry in values["inputs"] if entry["role"] == "order")
+    entry["path"] = str(order)
+    path.write_text(json.dumps(values))
+
+
+def test_summaries_of_a_mutated_state(run: Run, tmp_path: Path) -> None:
+    scale = dict.fromkeys(SCALER_VALUES, 1.0)
+    records = {"log": {"bytes": 3, "sha256": "0" * 64}}
+    summary = Summary(5, records, 1, scale, Logits.of(LOGITS)).values(run)
+    manifest.write(tmp_path / MANIFEST_FILE, Request("state", {}), [], summary)
+    found = Logits.of(LOGITS + 1e-6)
+
+    def read() -> None:
+        of = Summary.read(manifest.read(tmp_path / MANIFEST_FILE))
+        assert of.loss_scale is None or of.loss_scale.keys() == scale.keys()
+        of.logits.check(found, tmp_path)
+
+    check_mutations(tmp_path / MANIFEST_FILE, read)
+
+
+def test_a_shorter_list_of_logits_is_not_equal() -> None:
+    saved = Logits.of(LOGITS)
+    for last in ((), saved.last[1:], (*saved.last, 0.0)):
+        with pytest.raises(VerifyError, match="other logits"):
+            replace(saved, sha256="0" * 64, last=last).check(saved, Path("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"keep_states": "x"}, "keep_states is"), ({"threads": 0}, "threads is"), ({"step": None}, "step is")],
+)
+def test_a_wrong_value_of_a_stretch_names_its_file(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(FormatError, match=rf"{message}.*\(run\.json\)"):
+        Stretch.read(checked.Values(STRETCH.values() | changed, "run.json"))
+
+
+def test_no_file_outside_a_checkpoint_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("precious")
+    entry = manifest.file_entry(tmp_path / "x", tmp_path / "step1")
+    (tmp_path / "step1").mkdir()
+    manifest.write(tmp_path / "step1" / MANIFEST_FILE, Request("checkpoint", {}), [entry], {})
+    with pytest.raises(FormatError, match="not below"):
+        verify_checkpoint(tmp_path / "step1")
