@@ -220,7 +220,7 @@ def test_steps_have_samples(place: Path, size: int) -> None:
 def test_labels_are_parallel_to_the_tokens(place: Path, tmp_path: Path) -> None:
     config = order.OrderConfig(seq_length=8, steps=2, batch_size=4, packing="unpacked")
     order.run(place / "tok", tmp_path / "same", config, labels=place / "tok")
-    with pytest.raises(ConfigError, match=r"document 0 has .* labels?: .*other is not parallel to .*tok"):
+    with pytest.raises(ConfigError, match=r"document 1 has .* labels?: .*other is not parallel to .*tok"):
         order.run(place / "tok", tmp_path / "lengths", config, labels=place / "other")
     made = tokenize.TokenizeConfig(tokenizer=place / "tok.tokenizer.json")
     tokenize.run(find_shards([place / "shards" / "0.jsonl"]), tmp_path / "few", made, threads=1)
