@@ -19,6 +19,7 @@ from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
 from trainer.checkpoint import folders
 from trainer.config import (
+    MAX_COUNT,
     BranchConfig,
     ModelConfig,
     OptimizerConfig,
@@ -236,11 +237,11 @@ def _named_skips(branch: BranchConfig) -> set[int]:
         return set()
     summary = manifest.read(branch.source / RUN_FILE).checked_summary
     # Runs of earlier versions record none. A step that an earlier config named is in the log alone.
-    named = set(summary.integers("skip_steps")) if summary.has("skip_steps") else set()
+    named = set(summary.integers("skip_steps", 0, MAX_COUNT)) if summary.has("skip_steps") else set()
     log = branch.source / LOG_FILE
     if log.exists():
         named |= {line["step"] for line in read_log(log) if line.get("skipped") == BY_NAME}
-    return {step for step in named if step >= branch.step}
+    return {step for step in named if branch.step <= step <= MAX_COUNT}
 
 
 def _stage(values: Mapping[str, Any]) -> dict[str, Any]:
