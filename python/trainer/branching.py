@@ -19,6 +19,7 @@ from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
 from trainer.checkpoint import folders
 from trainer.config import (
+    MAX_COUNT,
     BranchConfig,
     ModelConfig,
     OptimizerConfig,
@@ -59,7 +60,7 @@ class Source:
 def find_source(branch: BranchConfig, output: Path) -> Source:
     """What a branch starts from.
 
-    A source that is gone since the branch started is taken as its run.json names it.
+    A source that is gone since the branch started, whole or the step, is taken as its run.json names it.
 
     Args:
         branch: The table of the config.
@@ -72,7 +73,7 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
     """
     _refuse_in_source(branch.source, output)
     is_run = (branch.source / RUN_FILE).is_file()
-    role = WEIGHTS_ROLE if branch.fresh_moments else STATE_ROLE
+    role = _role(branch)
     recorded = _recorded(output, role)
     if is_run:
         parent = folders.checkpoints_folder if branch.fresh_moments else folders.resume_folder
@@ -90,6 +91,8 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
             if recorded:
                 return Source(folder, recorded)
             raise
+    elif recorded:
+        return Source(branch.source, recorded)
     else:
         raise PileError(
             f"no run, so there is no state of the optimizer; fresh_moments starts from weights alone "
@@ -97,6 +100,10 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
         )
     inputs = [{"role": role, "path": str(path), "sha256": files.sha256(path)} for path in named]
     return Source(folder, tuple(inputs))
+
+
+def _role(branch: BranchConfig) -> str:
+    return WEIGHTS_ROLE if branch.fresh_moments else STATE_ROLE
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -141,6 +148,8 @@ def config_of_branch(
 ) -> TrainConfig:
     """The config of a branch: that of its source, or of a model's folder, with changes.
 
+    If the source is gone since the branch started, it is that of the branch itself.
+
     Args:
         branch: Where it starts.
         output: Its folder.
@@ -153,7 +162,10 @@ def config_of_branch(
         PileError: The source is neither.
         OSError: A file cannot be read.
     """
-    run_file = branch.source / RUN_FILE
+    folder = branch.source
+    if not folder.exists() and _recorded(output, _role(branch)):
+        folder = output
+    run_file = folder / RUN_FILE
     if run_file.is_file():
         values = _values_of_run(manifest.read(run_file), branch.step)
         try:
@@ -174,7 +186,7 @@ def config_of_branch(
         # The lowest rate is a tenth of the highest, as in a config that names one.
         values["optimizer"].pop("min_lr", None)
     where = f"branch of {branch.source}"
-    skipped = {*_named_skips(branch), *changes.get("skip_steps", ())}
+    skipped = {*_named_skips(folder, branch.step), *changes.get("skip_steps", ())}
     own = {"output": str(output), "skip_steps": sorted(skipped)}
     made = from_values(TrainConfig, {**values, **changes, **own}, where)
     return replace(made, branch=branch)
@@ -235,17 +247,17 @@ def threads_of_source(branch: BranchConfig) -> int | None:
     return n_threads if _has_as_many_processes(stretch) and n_threads <= MAX_THREADS else None
 
 
-def _named_skips(branch: BranchConfig) -> set[int]:
-    """The steps from the branch's on that the source skips by name: those of its config, and of its log."""
-    if not (branch.source / RUN_FILE).is_file():
+def _named_skips(folder: Path, first_step: int) -> set[int]:
+    """The steps from the first on that a run skips by name: those of its config, and of its log."""
+    if not (folder / RUN_FILE).is_file():
         return set()
-    summary = manifest.read(branch.source / RUN_FILE).checked_summary
+    summary = manifest.read(folder / RUN_FILE).checked_summary
     # Runs of earlier versions record none. A step that an earlier config named is in the log alone.
-    named = set(summary.integers("skip_steps")) if summary.has("skip_steps") else set()
-    log = branch.source / LOG_FILE
+    named = set(summary.integers("skip_steps", 0, MAX_COUNT)) if summary.has("skip_steps") else set()
+    log = folder / LOG_FILE
     if log.exists():
         named |= {line["step"] for line in read_log(log) if line.get("skipped") == BY_NAME}
-    return {step for step in named if step >= branch.step}
+    return {step for step in named if first_step <= step <= MAX_COUNT}
 
 
 def _stage(stage: Values) -> dict[str, Any]:

@@ -315,8 +315,9 @@ def _validation_order(config: TrainConfig, order: Order) -> Order | None:
 
 
 def _dataset_manifests(order: Order) -> list[manifest.Manifest]:
-    """The manifests of an order's datasets and of their labels; a dataset of another tool has none."""
-    found = [one for prefix in prefixes(order.dataset) for one in datasets.manifests(prefix)]
+    """The manifests of an order's datasets; a dataset of another tool has none."""
+    paths = [datasets.with_suffix(prefix, manifest.MANIFEST_SUFFIX) for prefix in prefixes(order.dataset)]
+    found = [manifest.read(path) for path in paths if path.exists()]
     datasets.check_unchanged(order.dataset)
     return found
 

@@ -30,7 +30,7 @@ from trainer.config import (
     recipe,
 )
 from trainer.log import LOG_FILE, read_log
-from trainer.run import Stretch, begin, plan, writing
+from trainer.run import Stretch, begin, plan, stretches_of, writing
 from trainer.run_check import check_run
 
 pytestmark = pytest.mark.slow
@@ -226,13 +226,37 @@ def test_other_data_and_more_steps_change_what_follows(
 
 
 def test_a_branch_is_resumed_without_its_source(server: Server, base: Path, tmp_path: Path) -> None:
+    """Whether the step that it started from is gone, or all of the run."""
     shutil.copytree(base, tmp_path / "run")
-    branch(server, tmp_path / "run", tmp_path / "b", "--step", "3")
+    options = ("--step", "3", "--skip-step", "5")
+    branch(server, tmp_path / "run", tmp_path / "b", *options)
     whole = logged(tmp_path / "b")
-    (tmp_path / "b/manifest.json").unlink()
-    shutil.rmtree(tmp_path / "run/resume/step3")
-    branch(server, tmp_path / "run", tmp_path / "b", "--step", "3")
-    assert logged(tmp_path / "b") == whole
+    assert [loss is None for _, loss, _ in whole] == [False, True, True]
+    for gone in ("run/resume/step3", "run"):
+        (tmp_path / "b/manifest.json").unlink()
+        shutil.rmtree(tmp_path / gone)
+        branch(server, tmp_path / "run", tmp_path / "b", *options)
+        assert logged(tmp_path / "b") == whole
+    result = branch(server, tmp_path / "run", tmp_path / "other", *options, code=1)
+    assert "neither a run of pile-train nor a model" in result.stderr
+
+
+def test_a_branch_whose_source_is_gone_keeps_its_own_config(
+    base: Path, changed_order: Path, tmp_path: Path
+) -> None:
+    """With other data, more steps and another schedule than the source had."""
+    shutil.copytree(base, tmp_path / "run")
+    source = BranchConfig(source=tmp_path / "run", step=3)
+    changes = {"order": str(changed_order), "steps": 8}
+    config = config_of_branch(source, tmp_path / "b", changes, {"schedule": "constant"})
+    with writing(config.output) as scratch:
+        stretch = stretches_of(manifest.read(base / "run.json"))[0]
+        started = replace(plan(config), stretches=(replace(stretch, step=3),))
+        begin(started, scratch, force=False)
+    shutil.rmtree(tmp_path / "run")
+    again = config_of_branch(source, tmp_path / "b", changes, {"schedule": "constant"})
+    assert plan(again).request.digest == started.request.digest
+    assert again.skip_steps == (4,)
 
 
 def test_fresh_moments_start_from_weights_with_a_named_warm_up(
