@@ -48,8 +48,8 @@ _FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 #: Upper limit of the threads and processes that a manifest of a run may name.
 _MAX_RECORDED = 1 << 20
 
-#: Holds the lock of the process that writes, and folders until they are finished. No other artifact's has this
-#: name: that of a dataset `run` in this folder is `run.partial`.
+#: Holds the lock of the process that writes, and folders until they are finished. No other artifact's has
+#: this name: that of a dataset `run` in this folder is `run.partial`.
 SCRATCH_FOLDER = RUN_FILE + scratch_folders.SUFFIX
 #: What the holder of its lock does.
 _WRITING = "trains in this folder"
