@@ -24,7 +24,8 @@ from tests.conftest import document
 from pile_tools import checked, manifest
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
-from pile_tools.errors import FormatError
+from pile_tools.config import fingerprint
+from pile_tools.errors import ConfigError, FormatError
 from pile_tools.jobs import index, label, order, sample, stages, tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import Request
@@ -411,6 +412,9 @@ BROKEN: list[tuple[str, tuple[Any, ...], Callable[[Any, Any], None]]] = [
     ("near/", ("summary", "curve", 0), _put([0.5, 1e308])),
     ("near/", ("settings", "unverified"), _put(True)),
     ("halves/d.parts/part-00001-of-00002", ("settings", "part_of"), _remove),
+    ("near/signatures/", ("summary", "shards", 0, "n_bad_records"), _put(41)),
+    ("near/signatures/", ("summary", "shards", 0, "n_documents"), _put(2**63 - 1)),
+    ("near/signatures/", ("summary", "shards", 0, "n_records"), _put(0)),
 ]
 
 
@@ -499,3 +503,55 @@ def test_no_file_outside_the_folder_of_a_part_is_read(tree: Path, tmp_path: Path
     code, err = _run("merge {}/halves/d.parts -o {}/merged/d", root)
     assert (code, len(err.splitlines())) == (1, 1), err
     assert "not below the manifest's folder" in err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda views: views[0]["table"][0].update(step=10**6),
+        lambda views: views[0]["table"][0].update(row=99),
+        lambda views: views[0]["table"][0].update(tokens=[]),
+        lambda views: views[0].update(batch_size=2**62),
+        lambda views: views[1].update(steps=[5, 2]),
+        lambda views: views[1].update(steps=[0, 10**6]),
+        lambda views: views[1].update(table={}),
+        lambda views: views[1].update(table={"not one token": "a"}),
+        lambda views: views.extend([views[0]] * 3000),
+    ],
+)
+def test_interventions_that_cannot_be_applied_are_the_fault_of_their_file(
+    tree: Path, tmp_path: Path, change: Callable[[Any], None]
+) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    _edit(root / "view" / "view.json", lambda values: change(values["views"]))
+    views = json.loads((root / "view" / "view.json").read_text())
+    _edit(root / "view" / "order.json", lambda values: values["settings"].update(view=fingerprint(views)))
+    code, err = _run("batch {}/view --step 0 --row 0", root)
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert str(root / "view" / "view.json") in err
+
+
+def test_as_many_interventions_are_saved_as_are_opened(tree: Path, tmp_path: Path) -> None:
+    order = open_order(tree / "order")
+    for n in range(views.MAX_DEPTH):
+        order = insert_tokens(order, [Insert(0, 1, n % 8, (n,))])
+    views.save_interventions(order, tmp_path / "all")
+    for of in (order, open_order(tmp_path / "all")):
+        with pytest.raises(ConfigError, match="more than 64 interventions on each other"):
+            insert_tokens(of, [Insert(0, 1, 2, (5,))])
+    assert run_cli(group, ["when", str(tmp_path / "all"), "alpha", "--quiet"]) == 0
+
+
+def test_interventions_on_saved_ones_count_with_them(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("interventions", "open"):
+        monkeypatch.setattr(f"pile_tools.order.{module}.MAX_DEPTH", 5)
+    order = open_order(tree / "order")
+    for n in range(5):
+        views.save_interventions(insert_tokens(order, [Insert(0, 1, n, (n,))]), tmp_path / f"{n}")
+        order = open_order(tmp_path / f"{n}")
+    assert order.batch(0)[1][:5].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ConfigError, match="more than 5 interventions on each other"):
+        insert_tokens(order, [Insert(0, 1, 2, (5,))])

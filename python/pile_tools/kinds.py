@@ -15,6 +15,9 @@ from pile_tools.checked import MAX_SEED, Values
 
 Shape: TypeAlias = Any
 
+#: Documents that `dedup` takes at most: the core numbers them with 32 bits.
+MAX_DOCUMENTS = (1 << 32) - 2
+
 
 def _count(values: Values, key: str) -> None:
     values.integer(key)
@@ -447,6 +450,18 @@ def _check_tokens(settings: Values, summary: Values) -> None:
         settings.text("part_of")
 
 
+def _check_signatures(settings: Values, summary: Values) -> None:
+    n_documents = 0
+    for shard in summary.objects("shards"):
+        n_bad, n_documents = shard.integer("n_bad_records"), n_documents + shard.integer("n_documents")
+        if n_bad and settings.values.get("on_bad_record") == "error":
+            raise shard.refuse("n_bad_records", "0, as a bad record is an error")
+        if n_bad > shard.integer("n_records") - shard.integer("n_documents"):
+            raise shard.refuse("n_bad_records", "at most the records without a document")
+    if n_documents > MAX_DOCUMENTS:
+        raise summary.refuse("shards", f"at most {MAX_DOCUMENTS:,} documents")
+
+
 def _check_ngrams(settings: Values, summary: Values) -> None:
     if [of.integer("n") for of in summary.objects("lengths")] != settings.integers("n"):
         raise summary.refuse("lengths", "those of the settings")
@@ -470,6 +485,7 @@ def _check_curves(settings: Values, summary: Values) -> None:
 _RULES: Mapping[str, Callable[[Values, Values], None]] = {
     _NEAR: _check_near,
     "contamination": _check_contamination,
+    "signatures": _check_signatures,
     "tokens": _check_tokens,
     "ngrams": _check_ngrams,
     "terms": _check_terms,

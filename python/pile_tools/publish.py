@@ -458,7 +458,7 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
         return None
     found = manifest.read(target.unpublished)
     # Someone else may have put it there, with outputs in other folders, which must not be moved or removed.
-    if not all(_is_file_name(entry["path"]) and not _is_reserved(entry["path"]) for entry in found.outputs):
+    if not all(_is_file_name(entry["path"]) and not is_reserved(entry["path"]) for entry in found.outputs):
         return None
     if not found.is_of(request) or not manifest.has_same_inputs(found, request, target.folder):
         return None
@@ -540,11 +540,12 @@ def _discard_others_work(scratch: Path, own: Iterable[str], *, force: bool) -> N
 def _refuse_reserved(names: Sequence[str]) -> None:
     """Raises ConfigError for an output with the name of a manifest or of a file of the scratch folder."""
     for name in names:
-        if _is_reserved(name):
+        if is_reserved(name):
             raise ConfigError(f"is a name that pile-tools itself uses; give another output ({name})")
 
 
-def _is_reserved(name: str) -> bool:
+def is_reserved(name: str) -> bool:
+    """Whether a name is that of a manifest or of a file of the scratch folder, which no output takes."""
     return name in RESERVED or name.endswith(MANIFEST_SUFFIX)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -84,10 +85,16 @@ def parameters_sha256(module: nn.Module) -> str:
 
 
 class Normalized(nn.Module):
-    """Subtracts the mean colour and divides by the deviation: (n, 3, h, w) unchanged."""
+    """Subtracts the mean colour and divides by the deviation: (n, 3, h, w) unchanged.
+
+    Raises FormatError for other than three finite numbers each, the deviations above 0.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        for name, colour, low in (("mean", mean, -math.inf), ("deviation", std, 0.0)):
+            if not _is_colour(colour, low):
+                raise FormatError(f"the {name} of the colours is {str(colour)[:60]}, expected 3 numbers")
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -95,6 +102,13 @@ class Normalized(nn.Module):
         """The normalized images."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return (images - mean) / std
+
+
+def _is_colour(value: Any, low: float) -> bool:
+    """Whether a value of a config is three finite numbers above `low`."""
+    is_list = isinstance(value, (list, tuple)) and len(value) == 3
+    numbers = [n for n in value if isinstance(n, (int, float)) and not isinstance(n, bool)] if is_list else []
+    return len(numbers) == 3 and all(math.isfinite(n) and n > low for n in numbers)
 
 
 class _Sized(nn.Module):
@@ -205,6 +219,7 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
         with _quiet(transformers), _without_logs():
             model, report = transformers.CLIPModel.from_pretrained(given, output_loading_info=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(given, trust_remote_code=False)
+            kind = transformers.PretrainedConfig.get_config_dict(given)[0].get("model_type")
             normalized = Normalized(*_colours(transformers, given))
     except Exception as err:
         # The library raises what it pleases on foreign and damaged files.
@@ -215,6 +230,12 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     # The library would draw missing tensors at random.
     if absent := sorted(report["missing_keys"]):
         raise FormatError(f"not a CLIP: no tensor {absent[0]} ({given})")
+    # The library takes the config of another kind of model, and ids of another model's tokenizer.
+    if kind not in (None, "clip"):
+        raise FormatError(f"not a CLIP: its config is of kind {str(kind)[:40]!r} ({given})")
+    largest, n_ids = max(tokenizer.get_vocab().values()), model.config.text_config.vocab_size
+    if largest >= n_ids:
+        raise FormatError(f"its tokenizer has the id {largest}, and the model {n_ids:,} ids ({given})")
     return _frozen(TransformersClip(model, tokenizer, normalized)), {"parameters": parameters_sha256(model)}
 
 
@@ -277,9 +298,9 @@ def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
             model = open_clip.create_model(
                 name, pretrained=pretrained or None, require_pretrained=True, weights_only=True
             )
-            tokenizer = open_clip.get_tokenizer(name)
+            clip = OpenClip(model, open_clip.get_tokenizer(name))
     except Exception as err:
         # As above. The message of an unknown name lists all known ones.
         reason, _, _ = first_line(err).partition(" Available: ")
         raise FormatError(f"not a CLIP that open_clip can load: {reason} ({given})") from err
-    return _frozen(OpenClip(model, tokenizer)), {"parameters": parameters_sha256(model)}
+    return _frozen(clip), {"parameters": parameters_sha256(model)}

@@ -393,6 +393,13 @@ def test_a_shard_with_the_name_of_a_file_of_the_job_is_numbered(tmp_path: Path, 
     assert [path.name for path in find_shards([tmp_path / "out"])] == [f"000000-{name}"]
 
 
+def test_a_shard_with_the_name_of_a_manifest_gets_another(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "x.json", ["one", "one"])
+    write(tmp_path / "in" / "x.manifest.json", ["two", "one"])
+    run(tmp_path / "in", tmp_path / "out", DedupConfig())
+    assert [path.name for path in find_shards([tmp_path / "out"])] == ["000000-x.json", "000001-x.json"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -187,6 +187,35 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         load_clip(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5]}, "the mean of the colours is"),
+        ("preprocessor_config.json", {"image_mean": 5}, "the mean of the colours is 5"),
+        ("preprocessor_config.json", {"image_mean": [[0.5], [0.5], [0.5]]}, "the mean of the colours is"),
+        ("preprocessor_config.json", {"image_std": [1e400] * 3}, "the deviation of the colours is"),
+        ("preprocessor_config.json", {"image_std": [0.5, 0.5, 0]}, "the deviation of the colours is"),
+        ("config.json", {"model_type": "bert"}, "its config is of kind 'bert'"),
+    ],
+)
+def test_a_clip_whose_files_do_not_fit_each_other_is_refused(
+    folder: Path, tmp_path: Path, file: str, change: dict[str, Any], message: str
+) -> None:
+    bad = copied(folder, tmp_path / "bad")
+    path = bad / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(FormatError, match=message):
+        load_clip(str(bad))
+
+
+def test_a_clip_with_the_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    bad = copied(folder, tmp_path / "bad")
+    vocab = json.loads((bad / "vocab.json").read_text())
+    (bad / "vocab.json").write_text(json.dumps(vocab | {"red</w>": 99_999}))
+    with pytest.raises(FormatError, match=r"its tokenizer has the id 99999, and the model [0-9]+ ids"):
+        load_clip(str(bad))
+
+
 @pytest.mark.parametrize(("given", "extra"), [("folder", "hf"), ("open_clip:ViT-B-32:openai", "openclip")])
 def test_a_library_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, given: str, extra: str

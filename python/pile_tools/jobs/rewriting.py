@@ -17,7 +17,7 @@ import numpy as np
 from pile_tools import _core, checked, files, manifest, publish, scratch_folders
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, first_line
-from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream, refuse_output_within
 from pile_tools.read.texts import read_lines
 from pile_tools.tokens.documents import shard_named
@@ -32,8 +32,8 @@ MATCHES_FILE, ITEMS_FILE, CLEAN_FILE = "contamination.parquet", "items.parquet",
 #: The folder in the scratch folder in which new shards are written.
 NEW_SHARDS = "new-shards"
 
-#: Names of files beside new shards or in the scratch folder, which no shard takes.
-_TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE, *publish.RESERVED}
+#: Names of files beside new shards, which no shard takes.
+_TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE}
 
 #: SHARD:RECORD. A name may have line ends; 18 digits fit 64 bits.
 _RECORD = re.compile(r"(.+):([0-9]{1,18})", re.DOTALL)
@@ -79,10 +79,13 @@ def output_names(shards: Sequence[Path]) -> list[str]:
     in a name becomes U+FFFD.
     """
     names = [table_name(path.name) for path in shards]
-    are_free = not _TAKEN & set(names)
+    are_free = not any(name in _TAKEN or publish.is_reserved(name) for name in names)
     is_unchanged = names == [path.name for path in shards]
     if is_unchanged and are_free and all(a.encode() < b.encode() for a, b in itertools.pairwise(names)):
         return names
+    # A number before the name of a manifest leaves it one.
+    ends = ((name.removesuffix(MANIFEST_SUFFIX), name) for name in names)
+    names = [name if start == name else f"{start}.json" for start, name in ends]
     return [f"{number:06}-{name}" for number, name in enumerate(names)]
 
 

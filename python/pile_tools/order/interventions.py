@@ -38,6 +38,9 @@ from pile_tools.types import Documents, Origin, Tokens
 #: The file of the saved interventions, beside their `order.json`.
 VIEW_FILE = "view.json"
 
+#: Maximum number of interventions on each other, saved or not: each reads those before it by recursive calls.
+MAX_DEPTH = 64
+
 #: Samples read at a time to find what an intervention changes.
 _READ_SAMPLES = 1024
 
@@ -94,12 +97,15 @@ class ChangedSamples(ABC):
     documents. In rows of unknown documents every span has document -1. There, inserted texts have spans of
     their own if the rows are on disk; a row on a server is always one span.
 
+    `depth` is the number of interventions on each other, this one included.
+
     Subclasses change the arrays that `_samples` returns in place: each call returns a new array. Instances
     pickle as the arguments of their constructors, without the cached properties.
     """
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
+        self.depth: int = 1 + (samples.depth if isinstance(samples, ChangedSamples) else 0)
 
     @property
     def seq_length(self) -> int:
@@ -371,8 +377,8 @@ def replace_tokens(
             tokenizer cannot be saved, because saved interventions are applied with the dataset's.
 
     Raises:
-        ConfigError: A word is not one token, a replacement's id cannot be stored, no tokenizer is known, or
-            the steps are out of range.
+        ConfigError: A word is not one token, a replacement's id cannot be stored, no tokenizer is known, the
+            steps are out of range, or there are `MAX_DEPTH` interventions already.
     """
     tokenizer = tokenizer or order.tokenizer()
     first_step, end_step = _as_integers(steps, "steps")
@@ -415,7 +421,7 @@ def insert_tokens(order: Order, table: Sequence[Insert]) -> Order:
 
     Raises:
         ConfigError: A step, row or offset is out of range, a row is too short for the tokens, a token cannot
-            be stored, or two inserts overlap.
+            be stored, two inserts overlap, or there are `MAX_DEPTH` interventions already.
     """
     table = [_checked(order, insert) for insert in table]
     inserts: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
@@ -494,7 +500,13 @@ class OrderWithIntervention(Order):
     intervention: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _with_intervention(order: Order, samples: Samples, intervention: dict[str, Any]) -> OrderWithIntervention:
+def _with_intervention(
+    order: Order, samples: ChangedSamples, intervention: dict[str, Any]
+) -> OrderWithIntervention:
+    if samples.depth > MAX_DEPTH:
+        raise ConfigError(
+            f"more than {MAX_DEPTH} interventions on each other; give the inserts of many in one table"
+        )
     values = {f.name: getattr(order, f.name) for f in dataclasses.fields(Order)}
     # The base's manifest does not describe the changed samples, so no run may be recorded with it.
     values |= {"samples": samples, "manifest": None}

@@ -15,9 +15,9 @@ from pile_tools import _core, checked, manifest, publish
 from pile_tools._core import TrainingOrder
 from pile_tools.checked import MAX_SEED, Values
 from pile_tools.config import fingerprint
-from pile_tools.errors import ConfigError, FormatError, PileError
+from pile_tools.errors import ConfigError, FormatError, PileError, UnknownTokenizerError
 from pile_tools.manifest import ORDER_FILE, Manifest
-from pile_tools.order.interventions import VIEW_FILE, applied
+from pile_tools.order.interventions import MAX_DEPTH, VIEW_FILE, applied
 from pile_tools.order.order import (
     MAX_ROW_LENGTH,
     MAX_SEQ_LENGTH,
@@ -34,9 +34,6 @@ from pile_tools.tokens.concatenated import as_one
 
 #: The label of a position without a label, which PyTorch's loss ignores; GPT-NeoX pads labels with it.
 _NO_LABEL = -100
-
-#: Maximum depth of saved interventions on each other: each level is opened by a recursive call.
-MAX_DEPTH = 32
 
 
 def open_order(
@@ -170,7 +167,13 @@ def _of_interventions(found: Manifest, compat: str | None) -> Order:
     if order.record.sha256 != sha256:
         raise PileError(f"the base order was replaced while it was opened; try again ({path})")
     for intervention in table.objects("views"):
-        order = applied(order, intervention)
+        try:
+            order = applied(order, intervention)
+        except UnknownTokenizerError:
+            raise
+        except ConfigError as err:
+            # The values are the file's, no one gave them.
+            raise FormatError(f"{err} ({_view_file(found)})") from err
     size, steps = (settings.optional_count(key) for key in ("batch_size", "steps"))
     return dataclasses.replace(order, path=found.path, manifest=found, batch_size=size, steps=steps)
 
