@@ -19,7 +19,7 @@ from tests.test_hostile_manifests import mutations
 from pile_tools import checked, manifest
 from pile_tools.errors import ConfigError, FormatError, PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Request
-from trainer.branching import config_of_branch
+from trainer.branching import config_of_branch, threads_of_source
 from trainer.checkpoint.load import verify_checkpoint
 from trainer.checkpoint.state import Logits, Summary
 from trainer.cli import group
@@ -63,6 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, order: Path, tokenizer: Path) 
         optimizer=OptimizerConfig(lr=0.01),
         stages=(StageConfig(steps=30), StageConfig(steps=10, lr=0.001)),
         validation=ValidationConfig(order=order, every=5, rows=3),
+        skip_steps=(4, 30),
     )
     planned = replace(plan(config), stretches=(STRETCH,))
     with writing(config.output) as scratch:
@@ -96,9 +97,12 @@ def check_mutations(path: Path, read: Callable[[], object]) -> None:
 
 def test_branches_of_a_mutated_run(run: Run, tmp_path: Path) -> None:
     branch = BranchConfig(source=run.config.output, step=1)
-    check_mutations(
-        run.config.output / RUN_FILE, lambda: config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.1})
-    )
+
+    def read() -> None:
+        config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.1})
+        threads_of_source(branch)
+
+    check_mutations(run.config.output / RUN_FILE, read)
 
 
 def test_stretches_of_a_mutated_run(run: Run) -> None:
