@@ -362,6 +362,26 @@ def test_a_folder_that_is_mounted_from_the_same_file_system_is_refused_before_th
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"out", "other", where.name})
 
 
+@pytest.mark.parametrize("below", ["mounted", "a/mounted", "a/b/mounted", "a/b/c/mounted"])
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_mounted_in_a_scratch_folder_stays(
+    bind: Bind, tmp_path: Path, below: str, force: bool
+) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "folder").mkdir(parents=True)
+    (theirs / "folder" / "file").write_text("x")
+    (theirs / "link").symlink_to("folder")
+    scratch = tmp_path / "out.partial"
+    (scratch / below).mkdir(parents=True)
+    (scratch / MARKER).touch()
+    bind(theirs, scratch / below)
+    before = tree(theirs)
+    with pytest.raises(PileError, match="is a mounted folder, in a scratch folder; unmount it"):
+        published(Target.of(tmp_path / "out" / "manifest.json"), force=force)
+    assert tree(theirs) == before
+    assert (theirs / "link").is_symlink()
+
+
 def test_a_finished_output_that_is_mounted_elsewhere_does_nothing(bind: Bind, tmp_path: Path) -> None:
     made, _ = published(Target.of(tmp_path / "out" / "manifest.json"))
     (tmp_path / "copy").mkdir()

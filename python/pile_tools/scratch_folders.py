@@ -89,18 +89,24 @@ def inner(folder: Path, name: str) -> Path:
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a file, a link, or a folder with its contents; links are not followed."""
+    """Removes a file, a link, or a folder with its contents; links are not followed.
+
+    Raises PileError for a folder that is mounted there: what it shows is another folder's.
+    """
     if not is_folder(path):
         path.unlink()
         return
+    _refuse_mounted(path)
     # Folders two levels down are moved up to the first, not walked: they may be nested deeper than Python's
     # stack, and their paths may be longer than a system call takes.
     numbers = itertools.count()
     while children := list(path.iterdir()):
         for child in children:
             if is_folder(child):
+                _refuse_mounted(child)
                 for below in list(child.iterdir()):
                     if is_folder(below):
+                        _refuse_mounted(below)
                         free = next(name for n in numbers if not os.path.lexists(name := path / str(n)))
                         _move_or_remove(below, free)
                     else:
@@ -109,6 +115,11 @@ def remove_tree(path: Path) -> None:
             else:
                 child.unlink()
     path.rmdir()
+
+
+def _refuse_mounted(folder: Path) -> None:
+    if files.mount(folder) != files.mount(folder.parent):
+        raise PileError(f"is a mounted folder, in a scratch folder; unmount it ({folder})")
 
 
 def _move_or_remove(folder: Path, free: Path) -> None:
@@ -132,6 +143,7 @@ def remove_links(folder: Path) -> None:
             if path.is_symlink():
                 path.unlink()
             elif path.is_dir():
+                _refuse_mounted(path)
                 pending.append(path)
 
 

@@ -122,8 +122,8 @@ def command(
         found = index.documents(clauses, within=within)
         if as_json:
             rows = None if only_count else _with_origins(index, found)
-            asked = _as_asked(index, [query for clause in clauses for query in clause])
-            print_document({"n_documents": len(found), "documents": rows, "queries": asked})
+            found_by = _of_clauses(index, [query for clause in clauses for query in clause])
+            print_document({"n_documents": len(found), "documents": rows, "queries": found_by})
         else:
             _print_documents(index, found, len(clauses), within, 0 if only_count else limit, only_count)
         return
@@ -172,7 +172,7 @@ def _normalized(index: Index, query: Query) -> str | None:
     return index.normalize(query).decode(errors="replace")
 
 
-def _as_asked(index: Index, queries: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def _of_clauses(index: Index, queries: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """The queries of `--cnf` in the document of `--json`: none of them has a count of its own."""
     for query in queries:
         empty = dict.fromkeys(("count", "occurrences", "next", "seen"))
