@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -236,7 +236,29 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     largest, n_ids = max(tokenizer.get_vocab().values()), model.config.text_config.vocab_size
     if largest >= n_ids:
         raise FormatError(f"its tokenizer has the id {largest}, and the model {n_ids:,} ids ({given})")
-    return _frozen(TransformersClip(model, tokenizer, normalized)), {"parameters": parameters_sha256(model)}
+    clip = _tried(lambda: TransformersClip(model, tokenizer, normalized), "transformers", given)
+    return clip, {"parameters": parameters_sha256(model)}
+
+
+def _tried(make: Callable[[], TransformersClip | OpenClip], library: str, given: str) -> Clip:
+    """A frozen CLIP that gives vectors of texts and of a picture. Raises FormatError.
+
+    The libraries load files that do not fit each other, and raise what they please when the model is used.
+    """
+    try:
+        with _without_logs(), torch.no_grad():
+            clip = _frozen(make())
+            # Of two lengths, as the shorter one is padded.
+            texts = clip.encode_texts(["a", "a b"])
+            pictures = clip.encode_images(torch.zeros(1, 3, clip.size, clip.size))
+    except Exception as err:
+        raise FormatError(
+            f"not a CLIP that {library} can use: {first_line(err).rstrip('.')} ({given})"
+        ) from err
+    have_one_space = pictures.dim() == 2 and texts.shape == (2, pictures.shape[1])
+    if not have_one_space or not bool(torch.isfinite(torch.cat([texts, pictures])).all()):
+        raise FormatError(f"not a CLIP: its texts and pictures have no vectors of one space ({given})")
+    return clip
 
 
 def _frozen(clip: _Module) -> _Module:
@@ -298,9 +320,10 @@ def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
             model = open_clip.create_model(
                 name, pretrained=pretrained or None, require_pretrained=True, weights_only=True
             )
-            clip = OpenClip(model, open_clip.get_tokenizer(name))
+            tokenizer = open_clip.get_tokenizer(name)
     except Exception as err:
         # As above. The message of an unknown name lists all known ones.
         reason, _, _ = first_line(err).partition(" Available: ")
         raise FormatError(f"not a CLIP that open_clip can load: {reason} ({given})") from err
-    return _frozen(clip), {"parameters": parameters_sha256(model)}
+    clip = _tried(lambda: OpenClip(model, tokenizer), "open_clip", given)
+    return clip, {"parameters": parameters_sha256(model)}

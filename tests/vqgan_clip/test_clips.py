@@ -196,6 +196,11 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         ("preprocessor_config.json", {"image_std": [1e400] * 3}, "the deviation of the colours is"),
         ("preprocessor_config.json", {"image_std": [0.5, 0.5, 0]}, "the deviation of the colours is"),
         ("config.json", {"model_type": "bert"}, "its config is of kind 'bert'"),
+        ("config.json", {"text_config": {"layer_norm_eps": None}}, "not a CLIP that transformers can"),
+        ("config.json", {"text_config": {"eos_token_id": None}}, "not a CLIP that transformers can"),
+        ("config.json", {"text_config": {"eos_token_id": [1, 2]}}, "not a CLIP that transformers can"),
+        ("tokenizer_config.json", {"pad_token": None}, "not a CLIP that transformers can"),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "not a CLIP that transformers can"),
     ],
 )
 def test_a_clip_whose_files_do_not_fit_each_other_is_refused(
@@ -203,7 +208,10 @@ def test_a_clip_whose_files_do_not_fit_each_other_is_refused(
 ) -> None:
     bad = copied(folder, tmp_path / "bad")
     path = bad / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    values = json.loads(path.read_text())
+    for name, value in change.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(values))
     with pytest.raises(FormatError, match=message):
         load_clip(str(bad))
 
@@ -252,6 +260,26 @@ def test_open_clip_gives_the_vectors_of_its_model(open_clip_folder: Path) -> Non
         clip.encode_texts(["red " * (CONTEXT - 1)])
     with pytest.raises(ConfigError, match="a prompt is empty"):
         clip.encode_texts([""])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("preprocess_cfg", {"mean": [0.5, 0.5]}),
+        ("preprocess_cfg", {"mean": "x"}),
+        ("preprocess_cfg", {"std": ["a", "a", "a"]}),
+    ],
+)
+def test_an_open_clip_with_wrong_colours_is_refused(
+    open_clip_folder: Path, tmp_path: Path, changed: tuple[str, dict[str, Any]]
+) -> None:
+    bad = copied(open_clip_folder, tmp_path / "bad")
+    path = bad / "open_clip_config.json"
+    values = json.loads(path.read_text())
+    values[changed[0]] |= changed[1]
+    path.write_text(json.dumps(values))
+    with pytest.raises(FormatError, match=r"not a CLIP that open_clip can"):
+        load_clip(f"open_clip:local-dir:{bad}")
 
 
 @pytest.mark.parametrize("given", ["", "ViT-B-32", "ViT-B-32:", ":openai"])
