@@ -190,6 +190,25 @@ def test_a_manifest_of_many_shards_is_read_once(
     assert len(read) < 5
 
 
+def test_an_empty_name_of_a_subset_is_shown(answer: Any, place: Path, tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"text": "alpha beta " * 9, "meta": {"pile_set_name": name}} for name in ("", None, "Books")
+    ]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    made = f"{tmp_path / 'd'}"
+    for command in (
+        f"tokenize {tmp_path / 's.jsonl'} -o {made} --tokenizer tok.tokenizer.json",
+        f"order {made} -o {tmp_path / 'o'} --seq-length 4 --samples 8 --batch-size 8",
+        f"show {made} 0",
+        f"mixture {tmp_path / 'o'}",
+        f"batch {tmp_path / 'o'} --step 0",
+        f"count-ngrams {made} --n 1 --by-subset",
+    ):
+        code, out, err = answer(command)
+        assert code == 0, err
+        assert '""' in out or command.startswith("order"), (command, out)
+
+
 def test_names_are_those_of_ascii(tmp_path: Path) -> None:
     # Without regard to case, U+017F is an s to Unicode, and not to the core.
     for name in ("a.JSONL", "b.j\u017fonl"):

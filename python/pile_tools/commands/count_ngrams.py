@@ -15,6 +15,7 @@ import click
 from pile_tools._core import TokenDataset
 from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
+from pile_tools.commands.origins import subset_labels
 from pile_tools.commands.texts import names_of
 from pile_tools.errors import ConfigError, UnknownTokenizerError
 from pile_tools.jobs.count_ngrams import (
@@ -248,7 +249,9 @@ def _subsets(header: list[str], row: list[str], count: int, n_columns: int) -> s
 
 def _subset_of(column: str) -> str:
     """The subset whose counts are in a column, in print."""
-    return "no subset" if column == column_of("count", None) else column.removeprefix("count:")
+    if column == column_of("count", None):
+        return "no subset"
+    return subset_labels([column.removeprefix("count:")])[0]
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:

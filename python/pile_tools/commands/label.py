@@ -91,7 +91,10 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     if summary["n_bad_records"]:
         note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
     options.print_passed_over(manifest)
-    rows = [(s["name"] or "no subset named", s["n_documents"], s["n_tokens"]) for s in summary["subsets"]]
+    rows = [
+        ("no subset named" if s["name"] is None else s["name"] or '""', s["n_documents"], s["n_tokens"])
+        for s in summary["subsets"]
+    ]
     rows.sort(key=lambda row: -row[2])
     if n > n_found:
         rows.append(("not found", n - n_found, summary["n_tokens"] - sum(row[2] for row in rows)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import artifacts, options
+from pile_tools.commands.origins import subset_labels
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.terminal import echo, echo_text, print_document
 from pile_tools.tokens import documents
@@ -96,7 +97,7 @@ def _print(shown: dict[str, Any], prefix: Path) -> None:
         echo("  origin  unknown")
     else:
         start, n_bytes = origin["byte_start"], origin["byte_length"]
-        echo(f"  subset  {origin['subset'] or 'unknown'}")
+        echo(f"  subset  {subset_labels([origin['subset']])[0]}")
         echo(f"  shard   {origin['shard']}, record {origin['record']:,}")
         echo(f"  bytes   {n_bytes:,}, from byte {start:,} of the decompressed shard")
     echo(f"  tokens  {n_tokens:,}, from token {first:,} of {prefix}.bin")

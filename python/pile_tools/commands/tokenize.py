@@ -10,6 +10,7 @@ import click
 
 from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
+from pile_tools.commands.origins import subset_labels
 from pile_tools.jobs.tokenize import TokenizeConfig, finished, run
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.progress import Bar
@@ -186,13 +187,14 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
         rates = f"{megabytes / seconds:,.1f} MB/s, {millions / seconds:,.1f} M tokens/s"
         speed = f" in {seconds:.1f} s: {rates}"
     note(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
-    names = [subset["name"] or "unknown" for subset in summary["subsets"]]
+    subsets = sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"])
+    names = subset_labels([subset["name"] for subset in subsets])
     # The other columns and the spaces between them take 54; two remain at the right.
     n_columns = cell_columns(names, 56)
-    for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
+    for name, subset in zip(names, subsets, strict=True):
         share = subset["n_tokens"] / summary["n_tokens"]
         note(
-            f"  {padded(subset['name'] or 'unknown', n_columns)}  "
+            f"  {padded(name, n_columns)}  "
             f"{counted(subset['n_documents'], 'document'):>20} "
             f"{counted(subset['n_tokens'], 'token'):>21}  {share:6.1%}"
         )
