@@ -10,8 +10,9 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX PYTHONDONTWRITEBYTECODE
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-# Each process makes the fixtures of its tests again, so that many help little.
-PYTEST := $(BIN)/pytest -q --numprocesses logical --maxprocesses 4
+# Each process makes the fixtures of its tests again, so that many help little. One that is done takes over tests of
+# another.
+PYTEST := $(BIN)/pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt

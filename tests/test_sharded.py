@@ -384,7 +384,8 @@ def test_rows_have_any_length_in_every_command(
     (whole / "rows.bin").write_bytes((whole / "t.bin").read_bytes()[: 2 * n])
     token_shards.shard(whole / "rows.bin", whole / "rows", shard_bytes=10_001)
     batches = ["--batch-size", "10"]
-    assert say(whole, [*command, *batches])[0] == 1
+    # Without a length, `count-terms` cannot know that these are rows.
+    assert say(whole, [*command, *batches])[0] == (2 if command[0] == "count-terms" else 1)
     for length in (25, 50):
         code, said = say(
             whole,

@@ -167,7 +167,9 @@ def _mount_number(path: Path) -> int:
         try:
             about = Path(f"/proc/self/fdinfo/{handle}").read_text("ascii")
         finally:
-            os.close(handle)
+            # Nothing was written: an error says nothing about the mount.
+            with contextlib.suppress(OSError):
+                os.close(handle)
         return next((int(line[7:]) for line in about.splitlines() if line.startswith("mnt_id:")), -1)
     return -1
 

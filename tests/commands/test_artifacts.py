@@ -236,7 +236,7 @@ def test_a_tokenizer_is_parsed_by_the_job_alone(
 
 def test_a_manifest_that_lists_no_files_is_recognized(tmp_path: Path) -> None:
     path = tmp_path / "counts.tsv.manifest.json"
-    settings = {"n": [1], "min_count": 1, "top": None, "across_documents": False, "by_subset": False}
+    settings = {"n": [], "min_count": 1, "top": None, "across_documents": False, "by_subset": False}
     summary = {"n_documents": 1, "n_tokens": 1, "lengths": []}
     manifest.write(path, manifest.Request("ngrams", settings), [], summary)
     found = artifacts.recognized(path)

@@ -20,6 +20,7 @@ import torch
 from tests.trainer.same import contents
 
 from pile_tools import files
+from pile_tools.config import fingerprint
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from trainer.log import LOG_FILE
@@ -295,6 +296,8 @@ def test_a_damaged_order_is_not_trained_on(
     array = np.load(path)
     array[len(array) // 10 :] = 0
     np.save(path, array)
+    del found["checksum"]
+    found["checksum"] = fingerprint(found)
     (copied / "order.json").write_text(json.dumps(found) + "\n")
     result = server.wait(server.start(config))
     assert result.returncode == 1

@@ -1,8 +1,6 @@
 //! Merged datasets compared with one that was written as a whole.
 #![allow(clippy::unwrap_used)]
 
-mod shared;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -16,6 +14,8 @@ use pile_core::{
 use proptest::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+
+use crate::shared;
 
 fn write(prefix: &Path, token_type: TokenType, documents: &[Vec<u16>]) {
     let lengths: Vec<i32> = documents.iter().map(|d| d.len() as i32).collect();

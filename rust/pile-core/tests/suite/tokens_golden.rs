@@ -1,13 +1,13 @@
 //! `.bin` and `.idx` compared with files written by GPT-NeoX, and the errors of damaged ones.
 #![allow(clippy::unwrap_used)]
 
-mod shared;
-
 use std::{fs, path::Path};
 
 use pile_core::tokens::{Span, TokenDataset, TokenSource, TokenType, write_idx};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::shared;
 
 #[test]
 fn reference_datasets_open_and_their_indexes_are_reproduced() {

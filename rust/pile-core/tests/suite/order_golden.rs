@@ -1,8 +1,6 @@
 //! Orders compared with arrays and samples that GPT-NeoX and Megatron-LM built.
 #![allow(clippy::unwrap_used)]
 
-mod shared;
-
 use std::{fs, path::Path};
 
 use pile_core::{
@@ -16,6 +14,8 @@ use pile_core::{
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::shared;
 
 /// The common beginning of the reference's file names for a case.
 fn stem_of(case: &Value) -> String {
