@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,24 @@ def answer(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return code, printed.out, printed.err
 
     return run_in
+
+
+@pytest.fixture
+def manifests_read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """Begins to list the manifests that are read."""
+
+    def begin() -> list[Path]:
+        read: list[Path] = []
+        read_manifest = manifest.read
+
+        def reading(path: Path) -> manifest.Manifest:
+            read.append(path)
+            return read_manifest(path)
+
+        monkeypatch.setattr(manifest, "read", reading)
+        return read
+
+    return begin
 
 
 @pytest.mark.parametrize(
@@ -169,20 +188,14 @@ def test_terms_of_no_documents_are_counted_by_subset(answer: Any, tmp_path: Path
 
 
 def test_a_manifest_of_many_shards_is_read_once(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, manifests_read: Callable[[], list[Path]]
 ) -> None:
     many = tmp_path / "many"
     many.mkdir()
     for number in range(30):
         (many / f"{number:02}.json").write_bytes((place / "shards" / "0.jsonl").read_bytes())
     dedup.run(find_shards([many]), tmp_path / "out", dedup.DedupConfig(), threads=1, memory=1 << 28)
-    read, read_manifest = [], manifest.read
-
-    def reading(path: Path) -> manifest.Manifest:
-        read.append(path)
-        return read_manifest(path)
-
-    monkeypatch.setattr(manifest, "read", reading)
+    read = manifests_read()
     shards_module._beside_shards.cache_clear()
     found = find_shards([tmp_path / "out"])
     assert len(found) == 30
@@ -248,7 +261,7 @@ def test_labels_are_parallel_to_the_tokens(place: Path, tmp_path: Path) -> None:
 
 
 def test_verify_reads_a_manifest_once_for_all_its_shards(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, manifests_read: Callable[[], list[Path]]
 ) -> None:
     many = tmp_path / "many"
     many.mkdir()
@@ -257,13 +270,7 @@ def test_verify_reads_a_manifest_once_for_all_its_shards(
     dedup.run(find_shards([many]), tmp_path / "out", dedup.DedupConfig(), threads=1, memory=1 << 28)
     made = tokenize.TokenizeConfig(tokenizer=place / "tok.tokenizer.json")
     tokenize.run(find_shards([tmp_path / "out"]), tmp_path / "d", made, threads=1)
-    read, read_manifest = [], manifest.read
-
-    def reading(path: Path) -> manifest.Manifest:
-        read.append(path)
-        return read_manifest(path)
-
-    monkeypatch.setattr(manifest, "read", reading)
+    read = manifests_read()
     assert {check.state for check in verify.run(tmp_path / "d", chain=True)} == {"ok"}
     assert len(read) < 20
 
