@@ -58,6 +58,7 @@ HOSTILE = {
     "no mark": b"\x80\x02Nt.",
     "nothing in the memo": b"\x80\x02h\x05.",
     "nothing to fill": b"\x80\x02Na.",
+    "a plain value to fill": b"\x80\x02N]a.",
 }
 
 
@@ -65,6 +66,9 @@ HOSTILE = {
 def test_hostile_pickles_are_refused(name: str) -> None:
     with pytest.raises(FormatError, match=r"x\.pkl"):
         checked(HOSTILE[name])
+    # It leaves nothing behind that the next pickle would be judged by.
+    assert checked(pickle.dumps([1, [None]], protocol=2)) == set()
+    test_a_depth_of_settings_passes()
 
 
 def settings() -> Any:

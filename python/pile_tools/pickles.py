@@ -64,6 +64,7 @@ class _Value:
     is_shared: bool = False
 
 
+#: All plain values: one for every pickle, so nothing may be put into it.
 _PLAIN_VALUE = _Value()
 
 
@@ -177,6 +178,8 @@ class _Checker:
     def _fill(self, instruction: str, where: str) -> None:
         parts = self._taken(_FILLS[instruction])
         into = self._stack[-1]
+        if into is _PLAIN_VALUE:
+            raise FormatError(f"a pickle that puts values into a plain one ({where})")
         if into.is_shared and not into.is_inert:
             # What holds it already would grow unseen.
             raise FormatError(f"a pickle that changes a value which it has repeated ({where})")
