@@ -18,7 +18,7 @@ from typing import Any
 from pile_tools import checked, files, manifest
 from pile_tools.errors import FormatError, VerifyError
 from pile_tools.jobs.token_shards import find_token_shards
-from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest
+from pile_tools.manifest import Entry, Manifest
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
 from pile_tools.tokens import datasets
@@ -56,11 +56,11 @@ class DataCheck:
         self._arrays: list[_Listed] = [listed for record in records for listed in _listed(record)]
         self._tokens: list[_Listed] = []
         for prefix in _datasets(records):
-            path = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
-            if path.exists():
-                self._tokens += _listed(_intact(manifest.read(path)))
-            else:
+            found = datasets.manifest_of(prefix)
+            if found is None:
                 self.unverified.append(prefix)
+            else:
+                self._tokens += _listed(_intact(found))
         self._new = [
             (paths, entry)
             for paths, entry in self._tokens

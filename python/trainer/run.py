@@ -316,10 +316,9 @@ def _validation_order(config: TrainConfig, order: Order) -> Order | None:
 
 def _dataset_manifests(order: Order) -> list[manifest.Manifest]:
     """The manifests of an order's datasets; a dataset of another tool has none."""
-    paths = [datasets.with_suffix(prefix, manifest.MANIFEST_SUFFIX) for prefix in prefixes(order.dataset)]
-    found = [manifest.read(path) for path in paths if path.exists()]
+    found = [datasets.manifest_of(prefix) for prefix in prefixes(order.dataset)]
     datasets.check_unchanged(order.dataset)
-    return found
+    return [made for made in found if made is not None]
 
 
 def _tokenizers(made: list[manifest.Manifest]) -> set[str]:

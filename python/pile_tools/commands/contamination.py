@@ -215,7 +215,7 @@ def _find(
                 tokenizer=order.tokenizer_file(how.tokenizer),
                 batch_size=how.batch_size,
             )
-    options.refuse_given("what is no order (of rows, give --row-length)", "batch_size")
+    options.refuse_batch_size()
     if prefix is None:
         shards = artifacts.find_shards(inputs)
         n_bytes = options.size_of(shards)

@@ -15,7 +15,7 @@ import click
 from pile_tools._core import TokenDataset
 from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
-from pile_tools.commands.origins import subset_labels
+from pile_tools.commands.origins import shown_subset
 from pile_tools.commands.texts import names_of
 from pile_tools.errors import ConfigError, UnknownTokenizerError
 from pile_tools.jobs.count_ngrams import (
@@ -251,7 +251,7 @@ def _subset_of(column: str) -> str:
     """The subset whose counts are in a column, in print."""
     if column == column_of("count", None):
         return "no subset"
-    return subset_labels([column.removeprefix("count:")])[0]
+    return shown_subset(column.removeprefix("count:"))
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:

@@ -173,7 +173,7 @@ def _count(
                 on_progress=bar.update,
             )
     prefix = dataset_at(inputs[0])
-    options.refuse_given("what is no order (of rows, give --row-length)", "batch_size")
+    options.refuse_batch_size()
     if prefix is None:
         shards = artifacts.find_shards(inputs, "dataset")
         with Bar("counting", options.size_of(shards)) as bar:

@@ -9,6 +9,7 @@ import click
 
 from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
+from pile_tools.commands.origins import shown_subset
 from pile_tools.jobs.label import LabelConfig, run
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
@@ -92,7 +93,7 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
         note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
     options.print_passed_over(manifest)
     rows = [
-        ("no subset named" if s["name"] is None else s["name"] or '""', s["n_documents"], s["n_tokens"])
+        ("no subset named" if s["name"] is None else shown_subset(s["name"]), s["n_documents"], s["n_tokens"])
         for s in summary["subsets"]
     ]
     rows.sort(key=lambda row: -row[2])

@@ -73,9 +73,10 @@ def command(
     labels = subset_labels(found.subsets)
     n_columns = min(max(map(width, labels)), columns() // 3)
     n_over_time = min(len(found.shares), columns() - n_columns - 18 - _N_BAR)
+    shares, of_run = found.shares, found.shares_of_run
     for i in largest:
-        share = float(found.shares_of_run[i])
-        means = [float(part.mean()) for part in np.array_split(found.shares[:, i], max(n_over_time, 1))]
+        share = float(of_run[i])
+        means = [float(part.mean()) for part in np.array_split(shares[:, i], max(n_over_time, 1))]
         over_time = charts.sparkline(means)
         drawn = charts.bar(share, _N_BAR)
         echo(f"  {padded(labels[i], n_columns)}  {share:>7.2%}  {drawn:<{_N_BAR}}  |{over_time}|")

@@ -247,6 +247,11 @@ def refuse_given(inputs: str, *names: str) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} means nothing for {inputs}; leave it out")
 
 
+def refuse_batch_size() -> None:
+    """Raises ConfigError if a batch size is given with inputs that were not recognized as an order."""
+    refuse_given("what is no order (of rows, give --row-length)", "batch_size")
+
+
 def size_of(shards: list[Path]) -> int | None:
     """The bytes of all shards; None if one is a stream, with a note that the job cannot resume."""
     if has_stream(shards):

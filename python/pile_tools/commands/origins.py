@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from pile_tools.tokens.datasets import subset_of
 from pile_tools.types import Documents
 
-#: The empty name of a subset in print.
-_EMPTY = '""'
-
 
 def source_of(dataset: Documents, document: int) -> str:
     """Subset, shard and record of a document in print; that it is inserted; or that they are unknown."""
     origin = dataset.origin(document)
     if origin is None:
         return subset_of(dataset, document) or "origin unknown"
-    subset = "subset unknown" if origin["subset"] is None else origin["subset"] or _EMPTY
+    subset = "subset unknown" if origin["subset"] is None else shown_subset(origin["subset"])
     return f"{subset}, {origin['shard']} record {origin['record']:,}"
+
+
+def shown_subset(name: str) -> str:
+    """The name of a subset in print, where an empty one would not be seen."""
+    return name or '""'
 
 
 def subset_labels(subsets: Sequence[str | None]) -> list[str]:
     """The names of subsets in print; None becomes `unknown`, with asterisks if a subset has that name."""
     unknown = unused_label("unknown", subsets)
-    return [unknown if name is None else name or _EMPTY for name in subsets]
+    return [unknown if name is None else shown_subset(name) for name in subsets]
 
 
 def unused_label(label: str, taken: Sequence[str | None]) -> str:

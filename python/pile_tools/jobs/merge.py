@@ -11,7 +11,7 @@ from pathlib import Path
 from pile_tools import _core, manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError, PileError
-from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.tokens import datasets, parts
 from pile_tools.types import MergedInput, OnProgress
 
@@ -96,7 +96,7 @@ def run(
     if os.path.realpath(output) in [os.path.realpath(path) for path in inputs]:
         raise ConfigError(f"{output} cannot be merged into itself; give another output")
     opened = [_core.TokenDataset(path) for path in inputs]
-    found = [_manifest(path) for path in inputs]
+    found = [datasets.manifest_of(path) for path in inputs]
     if any(one is not None and parts.PART in one.settings for one in found):
         return _run_parts(inputs, found, output, force, on_progress)
     refuse_mixture(inputs, found)
@@ -160,11 +160,6 @@ def _checked_bin_sha256(part: Manifest) -> str:
             raise FormatError(f"{name} does not match its manifest; make the part again ({part.path})")
     bin_sha256: str = of_bin["sha256"]
     return bin_sha256
-
-
-def _manifest(prefix: Path) -> Manifest | None:
-    path = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
-    return manifest.read(path) if path.exists() else None
 
 
 def _tokenizers(found: Manifest) -> list[Entry]:

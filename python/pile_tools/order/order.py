@@ -193,8 +193,7 @@ class Order:
         Raises FormatError if the dataset was replaced since the order was opened.
         """
         dataset = self.dataset
-        path = datasets.with_suffix(Path(str(dataset.prefix)), manifest.MANIFEST_SUFFIX)
-        found = manifest.read(path) if path.exists() else None
+        found = datasets.manifest_of(Path(dataset.prefix))
         datasets.check_unchanged(dataset)
         return found
 

@@ -45,9 +45,9 @@ def with_suffix(prefix: Path, suffix: str) -> Path:
 def prefix_named(path: Path) -> Path | None:
     """The prefix of the dataset to which a file belongs by its name, token shards included; else None.
 
-    A manifest must be the dataset's own: of that of its labels or shards the result keeps the infix.
+    Of a name that a part's token file and a token shard may have, the index beside it tells. A manifest must
+    be the dataset's own: of that of its labels or shards the result keeps the infix.
     """
-    # The tokens of a part are named as a shard is, but have an index of their own.
     if path.suffix == ".bin" and path.with_suffix(".idx").exists():
         return path.with_suffix("")
     if found := _SHARD.fullmatch(path.name):
@@ -117,7 +117,7 @@ def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> Tokenize
     if given is not None:
         file = find_tokenizer(given)
         known = {(found.input("tokenizer") or {}).get("sha256") for found in found_in} - {None}
-        if known and files.sha256(file.path) not in known:
+        if known and file.sha256 not in known:
             # It may be the same one in other bytes.
             what = f"{file.path} is not the tokenizer file with which {dataset.prefix} was made"
             warnings.warn(what, PileWarning, stacklevel=2)
@@ -134,8 +134,8 @@ def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> Tokenize
 
 def eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
     """The id of the end-of-document token: the manifest's, else the tokenizer's own. None for no token."""
-    own = with_suffix(prefix, MANIFEST_SUFFIX)
-    settings = manifest.read(own).settings if own.exists() else {}
+    own = manifest_of(prefix)
+    settings = {} if own is None else own.settings
     if "eod_id" in settings:
         eod: int | None = settings["eod_id"]
         return eod

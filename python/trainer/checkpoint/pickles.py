@@ -1,4 +1,4 @@
-"""Which globals the pickles of a `torch.save` file name, read without running them.
+"""Finds the pickles of a `torch.save` file and checks them without running them.
 
 Two formats are covered: the zip archive with one `data.pkl` (torch 1.6 and later) and the older stream of
 five pickles before the raw tensors.
@@ -21,12 +21,12 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _N_LEGACY_PICKLES = 5
 
 
-def refuse_foreign_globals(path: Path, allowed: frozenset[Global]) -> None:
-    """Raises FormatError if a file of `torch.save` names a global outside `allowed`, without running it.
+def check_pickles(path: Path, allowed: frozenset[Global]) -> None:
+    """Checks all pickles of a file of `torch.save` without running it, see `pile_tools.pickles`.
 
     Args:
         path: The file.
-        allowed: Such as `("torch._utils", "_rebuild_tensor_v2")`.
+        allowed: The globals that they may name, such as `("torch._utils", "_rebuild_tensor_v2")`.
 
     Raises:
         FormatError: A pickle that `check_pickle` refuses, or another format.

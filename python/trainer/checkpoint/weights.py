@@ -26,7 +26,7 @@ from pile_tools import files
 from pile_tools.errors import FormatError
 from pile_tools.pickles import Global
 from trainer.checkpoint.config_json import read_object
-from trainer.checkpoint.pickles import refuse_foreign_globals
+from trainer.checkpoint.pickles import check_pickles
 
 SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
@@ -197,7 +197,7 @@ def read_pickled(path: Path, allowed: frozenset[Global], classes: Iterable[Any] 
         FormatError: Another format, or a global outside `allowed`.
         OSError: The file cannot be read.
     """
-    refuse_foreign_globals(path, allowed)
+    check_pickles(path, allowed)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(classes)):
             warnings.simplefilter("ignore")

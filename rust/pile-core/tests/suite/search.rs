@@ -1,18 +1,20 @@
 //! The index against naive searches of the same documents, and against the scan of `timeline` for texts.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, fs, iter, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, iter, sync::Arc};
 
 use pile_core::{
     io::hex,
     progress::Progress,
     search::{ClauseOccurrence, SuffixIndex, build, combine, plan},
     timeline::{FindOccurrences, IndexSearch, Scan, SearchUnit},
-    tokenize::{Skipped, TokenBytes, Tokenizer, TrainConfig, Trainer},
+    tokenize::{Skipped, TokenBytes},
     tokens::{TokenDataset, TokenType, write_idx},
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
+
+use crate::shared;
 
 /// A dataset in a temporary folder, with its documents.
 struct Fixture {
@@ -209,18 +211,6 @@ const WORDS: [&str; 12] = [
     "a",
 ];
 
-fn tokenizer() -> Tokenizer {
-    let config = TrainConfig {
-        vocab_size: 320,
-        min_frequency: 0,
-        special_tokens: vec!["<|endoftext|>".to_owned()],
-    };
-    let mut trainer = Trainer::new(config).unwrap();
-    trainer.add(&WORDS.concat().replace("<|endoftext|>", ""));
-    let json = trainer.finish(&Progress::default()).unwrap().to_json();
-    Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json")).unwrap()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
@@ -232,7 +222,7 @@ proptest! {
         is_i32 in prop::bool::ANY,
         segment_tokens in prop_oneof![Just(1_u64), Just(60), Just(100_000)],
     ) {
-        let tokenizer = tokenizer();
+        let tokenizer = shared::tokenizer(&WORDS.concat(), 320);
         let mut texts: Vec<Vec<u8>> = ["a", "aa", " ", "the", "e ", "\n", "語", "never there", "<|endoftext|>", "t", "<|"]
             .iter().map(|text| text.as_bytes().to_vec()).collect();
         let documents: Vec<Vec<i64>> = words.iter().enumerate().map(|(number, words)| {
@@ -490,7 +480,7 @@ proptest! {
         min_bytes in 8..20_usize,
         segment_tokens in prop_oneof![Just(30_u64), Just(100_000)],
     ) {
-        let tokenizer = tokenizer();
+        let tokenizer = shared::tokenizer(&WORDS.concat(), 320);
         let mut decoded: Vec<String> = Vec::new();
         let documents: Vec<Vec<i64>> = words.iter().map(|words| {
             let text: String = words.iter().map(|word| WORDS[*word]).collect();
@@ -543,11 +533,7 @@ proptest! {
         min_bytes in 8..20_usize,
         segment_tokens in prop_oneof![Just(30_u64), Just(100_000)],
     ) {
-        let config = TrainConfig { vocab_size: 275, min_frequency: 0, special_tokens: vec!["<|endoftext|>".to_owned()] };
-        let mut trainer = Trainer::new(config).unwrap();
-        trainer.add(&[" ", "a", "ab", "日"].map(|unit| unit.repeat(8)).concat());
-        let json = trainer.finish(&Progress::default()).unwrap().to_json();
-        let tokenizer = Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json")).unwrap();
+        let tokenizer = shared::tokenizer(&[" ", "a", "ab", "日"].map(|unit| unit.repeat(8)).concat(), 275);
         let table = TokenBytes::new(&tokenizer);
         let longest = (0..275).map(|id| table.length(id)).max().unwrap();
         let ids: Vec<Vec<i64>> = documents.iter().map(|document| {

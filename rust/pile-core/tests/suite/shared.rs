@@ -1,7 +1,12 @@
-//! Finds the golden data, which lie beside the checkout and are not part of it.
-#![allow(dead_code, clippy::print_stderr, unreachable_pub)]
+//! Finds the golden data, which lie beside the checkout and are not part of it, and makes tokenizers.
+#![allow(clippy::print_stderr, clippy::unwrap_used, unreachable_pub)]
 
 use std::{env, path::Path, path::PathBuf};
+
+use pile_core::{
+    progress::Progress,
+    tokenize::{Tokenizer, TrainConfig, Trainer},
+};
 
 /// The folder with corpora and golden data, or `None`, said why, where it is absent.
 pub fn folder() -> Option<PathBuf> {
@@ -20,4 +25,17 @@ pub fn folder() -> Option<PathBuf> {
 /// A folder of golden data.
 pub fn golden(name: &str) -> Option<PathBuf> {
     folder().map(|folder| folder.join("golden").join(name))
+}
+
+/// A tokenizer trained on a text, with `<|endoftext|>`, which the text itself is read without.
+pub fn tokenizer(text: &str, vocab_size: u32) -> Tokenizer {
+    let config = TrainConfig {
+        vocab_size,
+        min_frequency: 0,
+        special_tokens: vec!["<|endoftext|>".to_owned()],
+    };
+    let mut trainer = Trainer::new(config).unwrap();
+    trainer.add(&text.replace("<|endoftext|>", ""));
+    let json = trainer.finish(&Progress::default()).unwrap().to_json();
+    Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json")).unwrap()
 }

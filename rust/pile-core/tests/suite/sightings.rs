@@ -1,7 +1,7 @@
 //! From texts to samples, compared with a byte search of the decoded documents and of samples built independently.
 #![allow(clippy::unwrap_used)]
 
-use std::{cmp::Reverse, collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, fs, sync::Arc};
 
 use pile_core::{
     order::{
@@ -10,9 +10,11 @@ use pile_core::{
     },
     progress::Progress,
     timeline::{FindOccurrences, Scan, SearchUnit, Sighting, Sightings, TextQuery},
-    tokenize::{TokenBytes, TokenBytes as Table, Tokenizer, TrainConfig, Trainer},
+    tokenize::{TokenBytes, TokenBytes as Table, Tokenizer},
     tokens::{ConcatenatedSources, Span, TokenDataset, TokenSource, TokenType, write_idx},
 };
+
+use crate::shared;
 
 const WORDS: [&str; 14] = [
     "the ",
@@ -40,20 +42,8 @@ struct World {
     seq_length: u64,
 }
 
-fn tokenizer() -> Tokenizer {
-    let config = TrainConfig {
-        vocab_size: 320,
-        min_frequency: 0,
-        special_tokens: vec!["<|endoftext|>".to_owned()],
-    };
-    let mut trainer = Trainer::new(config).unwrap();
-    trainer.add(&WORDS.concat().replace("<|endoftext|>", ""));
-    let json = trainer.finish(&Progress::default()).unwrap().to_json();
-    Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json")).unwrap()
-}
-
 fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
-    let tokenizer = tokenizer();
+    let tokenizer = shared::tokenizer(&WORDS.concat(), 320);
     let mut rng = Mt19937::new(seed);
     let folder = tempfile::tempdir().unwrap();
     let (mut bin, mut lengths, mut texts) = (Vec::new(), Vec::new(), Vec::new());

@@ -7,11 +7,9 @@
 use pile_core::tokenize::{Class, Skipped, Tokenizer, class_of, reference::Reference};
 use proptest::prelude::*;
 use serde::Deserialize;
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use std::{fs, path::PathBuf, sync::OnceLock};
+
+use crate::shared;
 
 /// Skips whatever can be skipped, as Hugging Face `tokenizers` does by default.
 const SPECIAL_AND_UNKNOWN: Skipped = Skipped {
@@ -22,9 +20,7 @@ const SPECIAL_AND_UNKNOWN: Skipped = Skipped {
 /// The path of a golden file; None if it does not exist.
 #[allow(clippy::print_stderr)]
 fn golden(name: &str) -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let shared = env::var_os("PILE_TOOLS_SHARED").map_or_else(default, PathBuf::from);
-    let path = shared.join("golden").join(name);
+    let path = shared::golden(name)?;
     if !path.exists() {
         eprintln!("skipped: no golden file {name}; set PILE_TOOLS_SHARED");
         return None;
