@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -148,13 +149,13 @@ def usual_mode() -> Iterator[int]:
     os.umask(before)
 
 
-@pytest.fixture
-def bind() -> Iterator[Bind]:
-    """Mounts a folder or file on another one, until the test ends; tests without the right to are skipped."""
+@contextlib.contextmanager
+def mounting() -> Iterator[Callable[[list[str], Path], None]]:
+    """Runs `mount` with arguments on a folder or file until the end; skips tests without the right to."""
     mounted = []
 
-    def mount(source: Path, on: Path) -> None:
-        done = subprocess.run(["mount", "--bind", source, on], capture_output=True, text=True, check=False)
+    def mount(arguments: list[str], on: Path) -> None:
+        done = subprocess.run(["mount", *arguments, on], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"folders cannot be mounted here: {done.stderr.strip()}")
         mounted.append(on)
@@ -162,6 +163,31 @@ def bind() -> Iterator[Bind]:
     yield mount
     for on in reversed(mounted):
         subprocess.run(["umount", on], check=True)
+
+
+@pytest.fixture
+def bind() -> Iterator[Bind]:
+    """Mounts a folder or file on another one, until the test ends."""
+    with mounting() as mount:
+        yield lambda source, on: mount(["--bind", str(source)], on)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Shows a folder as an overlay, whose changes are on another file system, until the test ends."""
+    with mounting() as mount:
+
+        def show(lower: Path) -> Path:
+            for name in ("upper", "shown"):
+                (tmp_path / name).mkdir()
+            mount(["-t", "tmpfs", "none"], tmp_path / "upper")
+            for name in ("changes", "work"):
+                (tmp_path / "upper" / name).mkdir()
+            upper = f"upperdir={tmp_path}/upper/changes,workdir={tmp_path}/upper/work"
+            mount(["-t", "overlay", "none", "-o", f"lowerdir={lower},{upper}"], tmp_path / "shown")
+            return tmp_path / "shown"
+
+        yield show
 
 
 @pytest.fixture(scope="session")

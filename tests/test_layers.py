@@ -28,6 +28,7 @@ LAYERS = [
     "_core",
     "config sizes checked terminal",
     "kinds files pickles progress unchanged",
+    "torch_files",
     "scratch_folders",
     "manifest",
     "publish http_client tables",

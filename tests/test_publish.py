@@ -402,6 +402,19 @@ def test_a_mounted_file_is_refused_before_the_work(bind: Bind, tmp_path: Path, n
     assert tree(folder) == before
 
 
+def test_outputs_in_the_lower_layer_of_an_overlay_are_replaced(
+    overlay: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Its files have another device than their folder there, and are not mounted."""
+    make(tmp_path / "lower", {"x.a": "1", "x.b": "2"})
+    folder = overlay(tmp_path / "lower")
+    assert (folder / "x.a").stat().st_dev != folder.stat().st_dev
+    make(folder, {"x.a": "1", "x.b": "2"}, on_build=lambda _: pytest.fail("it is made"))
+    make(folder, {"x.a": "3"}, request="b", force=True)
+    assert sorted(tree(folder)) == ["x.a", "x.manifest.json"]
+    assert (folder / "x.a").read_text() == "3"
+
+
 def test_a_single_file_that_is_mounted_is_refused_before_the_work(bind: Bind, tmp_path: Path) -> None:
     for name in ("x", "other"):
         (tmp_path / name).touch()

@@ -26,6 +26,9 @@ MAX_PATH_CHARACTERS = 4096
 #: The core's sizes and counts are 64-bit signed; seeds are 64-bit unsigned.
 MAX_COUNT, MAX_SEED = 2**63 - 1, 2**64 - 1
 
+#: Measured values are below. They are those of float32, and sums and squares of larger ones would overflow.
+MAX_MEASURE = 1e100
+
 _Value = TypeVar("_Value")
 
 _HEX = re.compile(r"[0-9a-f]+")

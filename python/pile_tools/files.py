@@ -157,7 +157,11 @@ def mount(path: Path) -> tuple[int, int] | None:
     the number, which is -1 elsewhere.
     """
     with contextlib.suppress(OSError):
-        return path.stat().st_dev, _mount_number(path)
+        found, number = path.stat(), _mount_number(path)
+        if stat.S_ISREG(found.st_mode) and number != -1:
+            # An overlay can show a file with the device of its layer: that of its folder is the overlay's.
+            found = Path(os.path.realpath(path)).parent.stat()
+        return found.st_dev, number
     return None
 
 

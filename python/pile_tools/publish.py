@@ -582,19 +582,27 @@ def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names:
     """
     sources = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
     refuse_in_scratch(target.scratch, sources)
-    is_folder = target.manifest.name == MANIFEST_FILE and target.manifest.is_file()
-    if is_folder and (old := _read_whole(target.manifest)) is not None and old.kind != kind:
-        folders = files.folders_in(target.folder)
-        if any(files.is_in(source, folders) for source in sources):
-            raise ConfigError(
-                f"an input is in the folder of this {old.kind}; give another output ({target.folder})"
-            )
+    refuse_in_artifact(target.manifest, kind, sources)
     paths = [path for source in sources for path in _files_of(source)]
     read = {of for path in (*paths, _STDIN) if (of := files.identity(path))}
     for name in dict.fromkeys([target.manifest.name, *names, *_owned(target)]):
         path = target.folder / name
         if path.is_file() and files.identity(path) in read:
             raise ConfigError(f"is one of the inputs; give another output ({path})")
+
+
+def refuse_in_artifact(path: Path, kind: str, sources: Iterable[Path]) -> None:
+    """Raises ConfigError for an input in the folder of an artifact of another kind, which would be replaced.
+
+    `path` is that of the artifact's manifest, if it has a folder of its own.
+    """
+    is_folder = path.name == MANIFEST_FILE and path.is_file()
+    if is_folder and (old := _read_whole(path)) is not None and old.kind != kind:
+        folders = files.folders_in(path.parent)
+        if any(files.is_in(source, folders) for source in sources):
+            raise ConfigError(
+                f"an input is in the folder of this {old.kind}; give another output ({path.parent})"
+            )
 
 
 def refuse_in_scratch(scratch: Path, sources: Iterable[Path]) -> None:

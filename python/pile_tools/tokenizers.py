@@ -100,18 +100,30 @@ def find_tokenizer(name: AnyPath) -> TokenizerFile:
     """The file of a tokenizer, fetched from the Hub if necessary. Takes and raises as `load_tokenizer`."""
     path = Path(name)
     if path.is_dir():
-        file = path / TOKENIZER_FILE
-        if not file.exists():
+        found = tokenizer_in(path)
+        if found is None:
             raise PileError(f"the folder holds no {TOKENIZER_FILE} ({path})")
-        # Refuses a pipe, which would block the reader: the folder may be untrusted.
-        checked.open_regular(file).close()
-        return TokenizerFile(file)
+        return found
     hub_name = _HUB_NAME.fullmatch(os.fspath(name))
     if os.path.lexists(path) or hub_name is None or path.suffix == ".json":
         return TokenizerFile(
             path
         )  # Reading a missing file, or by a broken link, raises an error that names it.
     return _fetch(hub_name["id"], hub_name["revision"])
+
+
+def tokenizer_in(folder: Path) -> TokenizerFile | None:
+    """The file of the tokenizer in a folder, or None if nothing has its name.
+
+    Raises:
+        FormatError: Not a regular file: a pipe would block the reader, and the folder may be untrusted.
+        OSError: The file cannot be opened, as by a broken link.
+    """
+    path = folder / TOKENIZER_FILE
+    if not os.path.lexists(path):
+        return None
+    checked.open_regular(path).close()
+    return TokenizerFile(path)
 
 
 def eod_of(tokenizer: Tokenizer, name: str | None, source: AnyPath) -> tuple[str, int] | None:

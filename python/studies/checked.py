@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pile_tools import checked
+from pile_tools.checked import MAX_MEASURE
 from pile_tools.errors import FormatError
 
 Check: TypeAlias = Callable[[Any, str], None]
@@ -46,11 +47,11 @@ def whole(low: int = 0, high: int = MAX_WHOLE) -> Check:
 
 
 def real(low: float = -math.inf, high: float = math.inf) -> Check:
-    """A number in [low, high] and below 1e300 in absolute value, as JSON has numbers that no float holds."""
+    """A number in [low, high] and below MAX_MEASURE in size: JSON has numbers that no float holds."""
     words = "a number" if low == -math.inf else f"a number from {low:g}" + f" to {high:g}" * (high < math.inf)
     return _check(
         words,
-        lambda value: type(value) in (int, float) and abs(value) < 1e300 and low <= value <= high,
+        lambda value: type(value) in (int, float) and abs(value) < MAX_MEASURE and low <= value <= high,
     )
 
 

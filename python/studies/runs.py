@@ -10,6 +10,7 @@ from pile_tools import Order, Tokenizer, manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.terminal import counted
+from pile_tools.tokenizers import tokenizer_in
 from studies.checked import items, record, text, whole
 from trainer.checkpoint.folders import checkpoints_folder, step_folder
 from trainer.config import MAX_COUNT
@@ -63,8 +64,8 @@ class Run:
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer in the checkpoints, or None if they have none."""
-        path = self.checkpoint(self.checkpoints[-1]) / "tokenizer.json"
-        return Tokenizer.from_file(path) if path.exists() else None
+        found = tokenizer_in(self.checkpoint(self.checkpoints[-1]))
+        return found.load() if found else None
 
     def checkpoint(self, step: int) -> Path:
         """The folder of a checkpoint."""

@@ -17,6 +17,7 @@ from pile_tools.checked import Values
 from pile_tools.config import MAX_THREADS, Settings, from_values
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
+from pile_tools.tokenizers import tokenizer_in
 from trainer.checkpoint import folders
 from trainer.config import (
     MAX_COUNT,
@@ -288,9 +289,9 @@ def _values_of_model(folder: Path, changes: dict[str, Any], optimizer: dict[str,
     shape = read_shape(folder / "config.json")
     model = {field.name: getattr(shape, field.name, None) for field in fields(ModelConfig)}
     values: dict[str, Any] = {"model": {name: value for name, value in model.items() if value is not None}}
-    tokenizer = folder / "tokenizer.json"
-    if tokenizer.is_file():
-        values["tokenizer"] = str(tokenizer)
+    tokenizer = tokenizer_in(folder)
+    if tokenizer is not None:
+        values["tokenizer"] = str(tokenizer.path)
     return values | {"optimizer": {}}
 
 

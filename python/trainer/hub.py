@@ -25,10 +25,10 @@ from pile_tools.http_client import MAX_FILE_BYTES, shown
 from pile_tools.http_reads import ServerReader
 from trainer.checkpoint.folders import step_of
 
-#: Files of weights by format, whole or in shards.
+#: Files of weights by format, whole or in shards: their number, and how many there are.
 FORMATS = {
-    "safetensors": re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors"),
-    "torch": re.compile(r"pytorch_model(-[0-9]{5}-of-[0-9]{5})?\.bin"),
+    "safetensors": re.compile(r"model(?:-([0-9]{5})-of-([0-9]{5}))?\.safetensors"),
+    "torch": re.compile(r"pytorch_model(?:-([0-9]{5})-of-([0-9]{5}))?\.bin"),
 }
 
 #: Maximum bytes of the header of a safetensors file: the format's own limit is 100 MB, that of 12B has 70 kB.
@@ -71,6 +71,7 @@ class Suite:
         main: The step that `main` equals, or None.
         different: Branches, `main` among them, whose tensors are not those of most steps.
         without: Branches of a step without weights.
+        incomplete: Branches, and a format of which some of their shards are missing.
         bytes_moved: Bytes that the server sent.
     """
 
@@ -80,12 +81,13 @@ class Suite:
     main: str | None
     different: list[str]
     without: list[str]
+    incomplete: list[tuple[str, str]]
     bytes_moved: int
 
     @property
     def is_right(self) -> bool:
         """Whether every step has weights, no two have equal ones, and all branches have the same tensors."""
-        return not (self.equal or self.different or self.without)
+        return not (self.equal or self.different or self.without or self.incomplete)
 
 
 def is_address(text: str) -> bool:
@@ -159,18 +161,21 @@ def _branch(server: ServerReader, hub: str, name: str, branch: str) -> Branch:
         kind = next((kind for kind, pattern in FORMATS.items() if pattern.fullmatch(path)), None)
         if kind is None or entry.text("type") != "file":
             continue
-        files.setdefault(kind, []).append((path, _hash(entry)))
+        size = entry.integer("size", at_most=MAX_FILE_BYTES)
+        files.setdefault(kind, []).append((path, _hash(entry, size)))
         if kind == "safetensors":
-            size = entry.integer("size", at_most=MAX_FILE_BYTES)
             headers.append(_header(server, f"{hub}/{name}/resolve/{branch}/{path}", size))
     tensors = json.dumps(sorted(item for header in headers for item in header)) if headers else None
     return Branch(branch, {kind: tuple(sorted(found)) for kind, found in files.items()}, tensors)
 
 
-def _hash(entry: checked.Values) -> str:
+def _hash(entry: checked.Values, size: int) -> str:
     """The SHA-256 of a large file, or the hash by which git names a small one."""
     if entry.has("lfs"):
-        return f"sha256:{entry.object('lfs').hexadecimal('oid', 64)}"
+        large = entry.object("lfs")
+        if large.has("size") and large.integer("size", at_most=MAX_FILE_BYTES) != size:
+            raise large.refuse("size", f"{size}, the size of the file")
+        return f"sha256:{large.hexadecimal('oid', 64)}"
     return f"git:{entry.hexadecimal('oid', 40)}"
 
 
@@ -185,12 +190,27 @@ def _header(server: ServerReader, url: str, size: int) -> list[tuple[str, str, l
     if not 2 <= n <= min(MAX_HEADER_BYTES, size - 8):
         raise FormatError(f"not a safetensors file: a header of {n:,} of {size:,} bytes ({url})")
     values = checked.parse_json(server.range(url, 8, n, size), url, "a header of safetensors")
-    found = []
+    found, ranges = [], []
     for name in values.values:
         if name != "__metadata__":
             tensor = values.object(name)
             found.append((name, tensor.text("dtype"), tensor.integers("shape")))
+            ranges.append(tensor.integers("data_offsets"))
+    _check_tiled(ranges, size - 8 - n, url)
     return found
+
+
+def _check_tiled(ranges: list[list[int]], n_bytes: int, url: str) -> None:
+    """Raises FormatError unless the tensors' bytes lie one after another and fill the file."""
+    end = 0
+    for offsets in sorted(ranges):
+        if len(offsets) != 2 or offsets[0] != end or offsets[1] < end:
+            found = f"a tensor at bytes {offsets}, expected one at {end:,}"
+            raise FormatError(f"not a safetensors file: {found} ({url})")
+        end = offsets[1]
+    if end != n_bytes:
+        found = f"{n_bytes:,} bytes after the header, expected {end:,}"
+        raise FormatError(f"not a safetensors file: {found} ({url})")
 
 
 def _compared(address: str, branches: Sequence[Branch], bytes_moved: int) -> Suite:
@@ -212,8 +232,23 @@ def _compared(address: str, branches: Sequence[Branch], bytes_moved: int) -> Sui
         _step_of(main, steps),
         [branch.name for branch in branches if branch.tensors not in (None, usual)],
         [branch.name for branch in steps if not branch.files],
+        [
+            (branch.name, kind)
+            for branch in branches
+            for kind, names in branch.files.items()
+            if not _is_complete(kind, [name for name, _ in names])
+        ],
         bytes_moved,
     )
+
+
+def _is_complete(kind: str, names: Sequence[str]) -> bool:
+    """Whether the files of a format are one that is whole, or all shards of one set."""
+    numbers = [match.groups() for name in names if (match := FORMATS[kind].fullmatch(name))]
+    if (None, None) in numbers:
+        return True
+    counts = {int(total) for _, total in numbers}
+    return len(counts) == 1 and {int(number) for number, _ in numbers} == set(range(1, counts.pop() + 1))
 
 
 def _step_of(main: Branch | None, steps: Sequence[Branch]) -> str | None:

@@ -17,7 +17,7 @@ from pile_tools import files, manifest, publish
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer, tokenizer_in
 from trainer.checkpoint import card, hf, hf_folder, weights
 from trainer.checkpoint.config_json import read_shape
 from trainer.model.neox import GPTNeoX
@@ -193,7 +193,4 @@ def _card(source: Source, shape: ModelShape, dtype: str) -> str:
 
 def tokenizer_of(folder: Path, given: Path | None) -> TokenizerFile | None:
     """The tokenizer that is given, or the one of a Hugging Face folder; None if there is neither."""
-    if given is not None:
-        return find_tokenizer(given)
-    beside = folder / hf.TOKENIZER_FILE
-    return find_tokenizer(beside) if beside.is_file() else None
+    return find_tokenizer(given) if given is not None else tokenizer_in(folder)

@@ -148,7 +148,7 @@ def _object(
     if not isinstance(values, dict) or set(values) - set(more) != set(names):
         raise FormatError(f"expected an object with {', '.join(names)} ({where})")
     for name, value in values.items():
-        is_right, what = _EXPECTED.get(name, (_is_measure, "a finite number"))
+        is_right, what = _EXPECTED.get(name, (_is_measure, "a measured number"))
         if not is_right(value) and not (value is None and name in nullable):
             raise FormatError(f"{name} is {str(value)[:40]}, expected {what} ({where})")
     return values
@@ -168,7 +168,7 @@ def _is_count(value: object) -> bool:
 
 def _is_measure(value: object) -> bool:
     is_number = isinstance(value, float) or _is_count(value)
-    return is_number and math.isfinite(value)  # type: ignore[arg-type]
+    return is_number and abs(value) < checked.MAX_MEASURE  # type: ignore[arg-type]
 
 
 #: What the values of a line must be, by their names; all others are measures.

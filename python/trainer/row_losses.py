@@ -22,6 +22,7 @@ from pile_tools import _core, checked, files, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.terminal import counted
+from trainer import failures
 from trainer.appending import Appender
 from trainer.config import MAX_COUNT
 
@@ -48,7 +49,12 @@ def read_row_losses(run: str | Path) -> RowLosses:
     found = manifest.read(record)
     if found.kind != "run":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected a run ({record})")
-    return mapped(folder / ROW_LOSSES_FILE, found.checked_settings.integer("batch_size", 1, MAX_COUNT))
+    settings = found.checked_settings
+    losses = mapped(folder / ROW_LOSSES_FILE, settings.integer("batch_size", 1, MAX_COUNT))
+    if len(losses) > (n_steps := settings.integer("steps", 1, MAX_COUNT)):
+        what = f"losses of {counted(len(losses), 'step')}, expected at most {n_steps:,}"
+        raise FormatError(f"{what} ({folder / ROW_LOSSES_FILE})")
+    return losses
 
 
 def mapped(path: Path, batch_size: int) -> RowLosses:
@@ -92,7 +98,9 @@ def rewind(path: Path, n_steps: int, batch_size: int) -> None:
 def fill(path: Path, n_steps: int, batch_size: int) -> None:
     """Writes a file in which the losses of the first `n_steps` steps are not known: NaN."""
     values = np.full(batch_size, np.nan, _DTYPE).tobytes()
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666), "wb") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    # A full disk's error names no file.
+    with failures.named(path), os.fdopen(descriptor, "wb") as file:
         for _ in range(n_steps):
             file.write(values)
 

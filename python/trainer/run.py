@@ -397,9 +397,12 @@ def previous_stretches(run: Run, *, force: bool) -> tuple[Stretch, ...]:
 
     Raises:
         OutputExistsError: The folder has another run, or files that are not of a run.
+        ConfigError: It is that of another artifact, to which an input of the run belongs.
     """
     output = run.config.output
     _check_kinds(output)
+    sources = [manifest.resolved(output, entry["path"]) for entry in run.request.inputs]
+    publish.refuse_in_artifact(output / MANIFEST_FILE, run.request.kind, sources)
     path = output / RUN_FILE
     old = manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
     if old is None:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,7 +18,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pile_tools import checked
 from pile_tools.errors import ConfigError, FormatError, PileError, first_line
+from vqgan_clip.pickles import check_weights
 
 #: What a name of an open_clip model starts with; other names are of transformers.
 OPEN_CLIP_PREFIX = "open_clip:"
@@ -26,6 +28,8 @@ OPEN_CLIP_PREFIX = "open_clip:"
 #: Mean and standard deviation of the colours in CLIP's training, for models that state none.
 OPENAI_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
+#: Files in a model's folder that are not of `torch.save`, and those of an open_clip folder that may be.
+_NO_PICKLES, _PICKLES = (".json", ".safetensors", ".npz", ".npy"), (".bin", ".pth")
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -215,9 +219,12 @@ def _library(name: str, extra: str) -> Any:
 
 def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     transformers = _library("transformers", "hf")
+    use_safetensors = _use_safetensors(Path(given))
     try:
         with _quiet(transformers), _without_logs():
-            model, report = transformers.CLIPModel.from_pretrained(given, output_loading_info=True)
+            model, report = transformers.CLIPModel.from_pretrained(
+                given, output_loading_info=True, use_safetensors=use_safetensors
+            )
             tokenizer = transformers.AutoTokenizer.from_pretrained(given, trust_remote_code=False)
             kind = transformers.PretrainedConfig.get_config_dict(given)[0].get("model_type")
             normalized = Normalized(*_colours(transformers, given))
@@ -238,6 +245,33 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
         raise FormatError(f"its tokenizer has the id {largest}, and the model {n_ids:,} ids ({given})")
     clip = _tried(lambda: TransformersClip(model, tokenizer, normalized), "transformers", given)
     return clip, {"parameters": parameters_sha256(model)}
+
+
+def _use_safetensors(folder: Path) -> bool | None:
+    """Whether a folder's weights are of safetensors, which the library then must read; None if there is none.
+
+    Its files of `torch.save` are checked: the library runs what they import within torch's own limits, which
+    are wider. Raises FormatError, OSError.
+    """
+    if not folder.is_dir():
+        return None
+    if any((folder / f"model.safetensors{suffix}").exists() for suffix in ("", ".index.json")):
+        # An adapter beside them is read too, where the library for it is installed.
+        _check_pickles(folder.glob("adapter_model*"))
+        return True
+    index = folder / "pytorch_model.bin.index.json"
+    if index.exists():
+        shards = checked.read_json(index).object("weight_map")
+        _check_pickles(sorted({folder / shards.file_name(name) for name in shards.values}))
+    _check_pickles([*folder.glob("pytorch_model*"), *folder.glob("adapter_model*")])
+    return False
+
+
+def _check_pickles(paths: Iterable[Path]) -> None:
+    """Checks those files that torch would unpickle. Raises FormatError, OSError."""
+    for path in paths:
+        if path.suffix not in _NO_PICKLES:
+            check_weights(path)
 
 
 def _tried(make: Callable[[], TransformersClip | OpenClip], library: str, given: str) -> Clip:
@@ -315,6 +349,11 @@ def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
             f"got {OPEN_CLIP_PREFIX}{given}"
         )
     open_clip = _library("open_clip", "openclip")
+    path = Path(given.removeprefix("local-dir:") if is_folder else pretrained)
+    if path.is_dir():
+        _check_pickles(found for found in sorted(path.iterdir()) if found.suffix in _PICKLES)
+    elif path.exists():
+        _check_pickles([path])
     try:
         with _without_logs():
             model = open_clip.create_model(

@@ -219,7 +219,7 @@ def write_video(path: Path, frames: Sequence[Path], rate: int, *, force: bool) -
     ffmpeg = require_ffmpeg()
     if not frames:
         raise PileError(f"no frames, as the run had fewer steps than --every; no video ({path})")
-    with Image.open(frames[0]) as first:
+    with Image.open(frames[0], formats=["PNG"]) as first:
         scale = max(1, math.ceil(_VIDEO_SIDE / min(first.size)))
     # Sides must be even for yuv420p, the only format that all players know.
     scaled = f"scale=iw*{scale}:ih*{scale}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"

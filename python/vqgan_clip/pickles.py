@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pile_tools import checked, files
+from pile_tools import files
 from pile_tools.errors import FormatError, first_line
-from pile_tools.pickles import MAX_PICKLE_BYTES, Global, check_pickle
+from pile_tools.pickles import Global, check_pickle
+from pile_tools.torch_files import archived_pickle, check_pickles, is_archive
 
 #: Packages whose classes appear in checkpoints beside the tensors.
 _INERT_PACKAGES = ("pytorch_lightning", "lightning", "omegaconf")
@@ -52,6 +53,11 @@ class _Inert:
     def __setstate__(self, _: object) -> None: ...
 
 
+def check_weights(path: Path) -> None:
+    """Raises FormatError for a file of `torch.save` that names anything but tensors, before it is loaded."""
+    check_pickles(path, _TENSOR_GLOBALS, torch._C.PyTorchFileReader)
+
+
 def pickled_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors by name in a file of `torch.save`, directly or below `state_dict`.
 
@@ -60,9 +66,9 @@ def pickled_tensors(path: Path) -> dict[str, Tensor]:
         OSError: The file cannot be read.
     """
     before = files.version(path)
-    checked.open_regular(path).close()
     try:
-        _check_archive(path)
+        if not is_archive(path):
+            raise FormatError(f"not a zip archive, as torch.save writes since torch 1.6 ({path})")
         inert = _inert_names(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Inert, name) for name in inert]):
             warnings.simplefilter("ignore")
@@ -74,29 +80,13 @@ def pickled_tensors(path: Path) -> dict[str, Tensor]:
     return _named_tensors(loaded, path)
 
 
-def _check_archive(path: Path) -> None:
-    """Raises FormatError for an archive that could expand to more than its bytes, or that holds code."""
-    if not zipfile.is_zipfile(path):
-        raise FormatError(f"not a zip archive, as torch.save writes since torch 1.6 ({path})")
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
-    # `constants.pkl` makes a TorchScript archive.
-    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-        raise FormatError(f"a TorchScript archive, which holds code; save its state_dict instead ({path})")
-    if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
-        raise FormatError(f"expected one data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB ({path})")
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise FormatError(f"the archive is compressed, which torch.save never does ({path})")
-
-
 def _is_inert(named: Global) -> bool:
     return named[0].split(".")[0] in _INERT_PACKAGES
 
 
 def _inert_names(path: Path) -> list[str]:
     """The names in the pickle to load as classes that do nothing. Raises FormatError for foreign ones."""
-    data = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+    data = archived_pickle(path, torch._C.PyTorchFileReader)
     names = check_pickle(
         io.BytesIO(data), str(path), lambda named: named in _TENSOR_GLOBALS or _is_inert(named), _is_inert
     )

@@ -15,25 +15,30 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
 
+from pile_tools import checked
 from pile_tools.errors import FormatError
 
 #: Most pixels of an image file; a small file can hold many more.
 MAX_PIXELS = 1 << 26
+
+#: Formats that are read. Pillow runs the program of a PostScript file, and others in libraries of the system.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 
 
 def read_image(path: Path, mode: str = "RGB") -> Image.Image:
     """An image file as Pillow's image: upright, transparent parts white.
 
     Raises:
-        FormatError: Not an image, a damaged one, or one of more than `MAX_PIXELS`.
+        FormatError: Not an image of `FORMATS`, a damaged one, or one of more than `MAX_PIXELS`.
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
+    # As a whole: the tables of a sparse file can be larger than any memory.
+    with io.BytesIO(checked.read_bytes(path)) as file:
         try:
             with warnings.catch_warnings():
                 # Pillow warns of images that are large; here they are errors.
                 warnings.simplefilter("ignore")
-                image = Image.open(file)
+                image = Image.open(file, formats=FORMATS)
                 if image.width * image.height > MAX_PIXELS:
                     raise FormatError(
                         f"an image of {image.width:,} x {image.height:,} pixels; "
@@ -42,7 +47,7 @@ def read_image(path: Path, mode: str = "RGB") -> Image.Image:
                 image.load()
                 upright: Image.Image = ImageOps.exif_transpose(image)
         except UnidentifiedImageError:
-            raise FormatError(f"not an image that can be read ({path})") from None
+            raise FormatError(f"not an image of {', '.join(FORMATS)} ({path})") from None
         except FormatError:
             raise
         except Exception as err:

@@ -10,7 +10,7 @@ No code in a file is run. Shapes are compared before memory is taken, so that a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,12 +137,8 @@ def _loaded(path: Path, layout: Layout) -> Vqgan:
     model = empty_vqgan(layout.config)
     expected = model.state_dict()
     found: dict[str, Tensor] = {}
-    for stored, tensor in _tensors(path, layout):
+    for stored, tensor in _tensors(path, layout, expected):
         name = layout.own_name(stored)
-        if name not in expected:
-            raise FormatError(
-                f"{stored} is no tensor of a VQGAN of this config: another architecture ({path})"
-            )
         found[name] = _checked(stored, tensor, expected[name], path)
     if missing := [name for name in expected if name not in found]:
         raise FormatError(f"no tensor {missing[0]}: another architecture, or a damaged file ({path})")
@@ -150,28 +146,42 @@ def _loaded(path: Path, layout: Layout) -> Vqgan:
     return model.requires_grad_(False).eval()
 
 
-def _tensors(path: Path, layout: Layout) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of the VQGAN in a file."""
+def _tensors(path: Path, layout: Layout, expected: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of the VQGAN in a file, of the names and shapes that are expected."""
     if path.suffix != ".safetensors":
-        yield from ((name, t) for name, t in pickled_tensors(path).items() if not layout.is_other(name))
+        for name, tensor in pickled_tensors(path).items():
+            if not layout.is_other(name):
+                _check_shape(name, tensor.shape, layout, expected, path)
+                yield name, tensor
         return
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 if not layout.is_other(name):
+                    # Before memory is taken for it: a sparse file can hold more than any memory.
+                    _check_shape(name, file.get_slice(name).get_shape(), layout, expected, path)
                     # A copy: the library maps the file, which may be cut short later.
                     yield name, file.get_tensor(name).clone()
     except (SafetensorError, RuntimeError) as err:
         raise FormatError(f"not a safetensors file: {first_line(err)} ({path})") from err
 
 
-def _checked(name: str, tensor: Tensor, expected: Tensor, path: Path) -> Tensor:
-    """A tensor in float32 with the shape that the model expects. Raises FormatError."""
+def _check_shape(
+    stored: str, shape: Sequence[int], layout: Layout, expected: dict[str, Tensor], path: Path
+) -> None:
+    """Raises FormatError unless the model has a tensor of this name and shape."""
+    name, found = layout.own_name(stored), tuple(shape)
+    if name not in expected:
+        raise FormatError(f"{stored} is no tensor of a VQGAN of this config: another architecture ({path})")
+    of_model = tuple(expected[name].shape)
     # diffusers has matrices where taming has 1 x 1 convolutions.
-    is_matrix = tensor.ndim == 2 and expected.shape == (*tensor.shape, 1, 1)
-    if tensor.shape != expected.shape and not is_matrix:
-        shapes = f"{tuple(tensor.shape)}, expected {tuple(expected.shape)}"
-        raise FormatError(f"{name} has shape {shapes}: another architecture ({path})")
+    is_matrix = len(found) == 2 and of_model == (*found, 1, 1)
+    if found != of_model and not is_matrix:
+        raise FormatError(f"{stored} has shape {found}, expected {of_model}: another architecture ({path})")
+
+
+def _checked(name: str, tensor: Tensor, expected: Tensor, path: Path) -> Tensor:
+    """A tensor of the right size in float32, in the model's shape. Raises FormatError."""
     if tensor.dtype not in _DTYPES:
         raise FormatError(f"{name} has dtype {tensor.dtype}, expected floating point ({path})")
     # A view may repeat its storage: a few bytes would become terabytes when they are copied.

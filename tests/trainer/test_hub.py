@@ -174,6 +174,34 @@ def test_shards_are_compared_as_a_whole(suite: Server) -> None:
     assert found.different == []
 
 
+@pytest.mark.parametrize(
+    ("names", "is_complete"),
+    [
+        (["00001-of-00002", "00002-of-00002"], True),
+        (["00001-of-00002"], False),
+        (["00002-of-00002"], False),
+        (["00001-of-00002", "00003-of-00002"], False),
+        (["00001-of-00001", "00002-of-00002"], False),
+        (["00000-of-00000"], False),
+    ],
+)
+def test_missing_shards_are_found(
+    suite: Server, capsys: pytest.CaptureFixture[str], names: list[str], is_complete: bool
+) -> None:
+    shards = {f"model-{name}.safetensors": safetensors(n, {}) for n, name in enumerate(names)}
+    for step, files in enumerate(suite.files.values()):
+        files.clear()
+        files.update({"model.safetensors": safetensors(step, {})})
+    suite.files["step4"].clear()
+    suite.files["step4"].update(shards)
+    found = hub.compare(suite.address)
+    assert found.incomplete == ([] if is_complete else [("step4", "safetensors")])
+    if not is_complete:
+        with pytest.raises(VerifyError):
+            verify(suite.address, as_json=False)
+        assert "WRONG  step4 lacks shards of its safetensors files\n" in capsys.readouterr().out
+
+
 def test_an_address_of_the_hub(suite: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", suite.address.removesuffix("/EleutherAI/pythia-0m"))
     assert len(hub.compare("hf://EleutherAI/pythia-0m").branches) == 14
@@ -222,6 +250,15 @@ def _with_weights(data: bytes) -> Callable[[Server], None]:
     return change
 
 
+def _with_offsets(*offsets: Any) -> Callable[[Server], None]:
+    """A file of 16 bytes of tensors that lie at these offsets."""
+    tensors = {
+        f"t{n}": {"dtype": "F16", "shape": [1], "data_offsets": found} for n, found in enumerate(offsets)
+    }
+    header = json.dumps(tensors).encode()
+    return _with_weights(struct.pack("<Q", len(header)) + header + bytes(16))
+
+
 WRONG: dict[str, tuple[Callable[[Server], object], str]] = {
     "no JSON": (lambda s: s.answers.update({REFS: b"<html>"}), "not a response of the Hub"),
     "a list": (lambda s: s.answers.update({REFS: b"[]"}), "expected an object"),
@@ -250,6 +287,14 @@ WRONG: dict[str, tuple[Callable[[Server], object], str]] = {
         _with_weights(struct.pack("<Q", 16) + b'{"a": {"x": 3}} ' + bytes(9)),
         "missing key 'dtype'",
     ),
+    "a negative size": (_with_file(lfs={"oid": "0" * 64, "size": -1}), "size is -1"),
+    "two sizes": (_with_file(lfs={"oid": "0" * 64, "size": 10}), "size is 10, expected 1"),
+    "no offsets": (_with_offsets(None), "data_offsets"),
+    "one offset": (_with_offsets([0]), r"a tensor at bytes \[0\]"),
+    "offsets that fall": (_with_offsets([8, 0]), r"a tensor at bytes \[8, 0\]"),
+    "a tensor over another": (_with_offsets([0, 8], [4, 16]), r"a tensor at bytes \[4, 16\]"),
+    "bytes of no tensor": (_with_offsets([0, 8]), "16 bytes after the header, expected 8"),
+    "bytes that are not there": (_with_offsets([0, 1 << 40]), "16 bytes after the header"),
 }
 
 

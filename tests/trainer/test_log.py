@@ -47,6 +47,15 @@ def test_lines_are_read_back(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log") == [line(0), line(1)]
 
 
+@pytest.mark.parametrize("name", ["loss", "lr", "grad_norm", "tokens_per_second"])
+@pytest.mark.parametrize("value", ["1e101", "-1e101", "1.7e308", "1e999", "NaN", "1" + "0" * 400, "true"])
+def test_a_measure_whose_sums_overflow_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    values = {**TIMES, **line(0), name: "VALUE"}
+    (tmp_path / "log").write_text(json.dumps(values).replace('"VALUE"', value) + "\n")
+    with pytest.raises(FormatError, match=r"log\b"):
+        read_log(tmp_path / "log")
+
+
 def test_validations_that_were_not_finite_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.touch()

@@ -10,6 +10,7 @@ import trainer
 from pile_tools import _core, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import Request
+from trainer import row_losses
 from trainer.row_losses import ROW_LOSSES_FILE, RowLossWriter, check, rewind
 
 BATCH = 4
@@ -24,19 +25,31 @@ def written(folder: Path, n_steps: int) -> Path:
     return path
 
 
+def test_a_full_disk_is_named_with_the_file() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        row_losses.fill(Path("/dev/full"), 1, 4)
+
+
 def test_rows_are_read_back_by_step(tmp_path: Path) -> None:
     written(tmp_path, 3)
-    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH}), [], {})
+    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH, "steps": 3}), [], {})
     found = trainer.read_row_losses(tmp_path)
     assert (found.shape, found.dtype) == ((3, BATCH), np.float16)
     np.testing.assert_array_equal(found[2], np.arange(BATCH) + 0.25)
     assert _core.is_mapped(tmp_path / ROW_LOSSES_FILE)
 
 
+def test_losses_of_more_steps_than_the_run_has_are_refused(tmp_path: Path) -> None:
+    written(tmp_path, 3)
+    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH, "steps": 2}), [], {})
+    with pytest.raises(FormatError, match=r"losses of 3 steps, expected at most 2 \(.*row_losses\.f16\)"):
+        trainer.read_row_losses(tmp_path)
+
+
 def test_an_unwritten_step_is_left_out(tmp_path: Path) -> None:
     path = written(tmp_path, 2)
     os.truncate(path, path.stat().st_size - 1)
-    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH}), [], {})
+    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH, "steps": 3}), [], {})
     assert len(trainer.read_row_losses(tmp_path)) == 1
     os.truncate(path, 1)
     assert trainer.read_row_losses(tmp_path).shape == (0, BATCH)
@@ -63,7 +76,7 @@ def test_a_loss_is_right_to_half_a_thousandth() -> None:
 def test_a_file_that_becomes_shorter_while_it_is_mapped_is_found(tmp_path: Path, n_left: int) -> None:
     """What is missing of its page reads as zeros: commands look before they print."""
     path = written(tmp_path, 3)
-    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH}), [], {})
+    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH, "steps": 3}), [], {})
     found = trainer.read_row_losses(tmp_path)
     _core.check_mapped()
     os.truncate(path, n_left)

@@ -24,6 +24,7 @@ from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from pile_tools.jobs.stages import Stage
 from pile_tools.jobs.stages import run as join_stages
+from pile_tools.manifest import Request
 from studies.runs import open_run
 from trainer.log import LOG_FILE, read_log, read_validations
 from trainer.validation import n_bytes_of
@@ -353,6 +354,25 @@ def test_a_tokenizer_among_the_checkpoints_of_the_run_is_refused(
     assert "tokenizer is among the files of the run" in result.stderr
     assert own.is_file()
     assert trainer.list_steps(output) == trainer.list_steps(finished)
+
+
+def test_an_artifact_to_which_an_input_belongs_is_not_replaced(
+    tmp_path: Path, train: Train, write_config: WriteConfig, tokenizer: Path
+) -> None:
+    """`manifest.json` of an imported model, say, whose tokenizer the run takes."""
+    output = tmp_path / "model"
+    output.mkdir()
+    own = output / "tokenizer.json"
+    shutil.copyfile(tokenizer, own)
+    manifest.write(output / "manifest.json", Request("model", {}), [manifest.file_entry(own, output)], {})
+    before = (output / "manifest.json").read_bytes()
+    config = write_config(tmp_path / "t.toml", output)
+    config.write_text(config.read_text().replace(str(tokenizer), str(own)))
+    result = train(config, "--force")
+    assert result.returncode == 2, result.stderr
+    assert "an input is in the folder of this model" in result.stderr
+    assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "tokenizer.json"]
+    assert (output / "manifest.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "config"])

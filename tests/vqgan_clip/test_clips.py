@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -329,9 +330,50 @@ def test_transformers_runs_no_pickle(folder: Path, tmp_path: Path) -> None:
     torch.save(state, bad / "pytorch_model.bin")
     assert load_clip(str(bad))[1] == load_clip(str(folder))[1]
     torch.save({**state, "x": Runs(mark)}, bad / "pytorch_model.bin")
-    with pytest.raises(FormatError, match="not a CLIP that transformers can load"):
+    with pytest.raises(FormatError, match="could run code"):
         load_clip(str(bad))
     assert not mark.exists()
+
+
+#: A dict whose key is a pair of a pair of ..., taken from the memo: hashing it takes 2 to the 40 steps.
+BOMB = b"\x80\x02})q\x00" + b"h\x00h\x00\x86q\x00" * 40 + b"K\x01s."
+
+
+def write_bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", BOMB)
+        archive.writestr("archive/version", "3\n")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "other.bin"])
+def test_pickles_of_a_clip_are_checked_before_the_library_reads_them(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    bad = copied(folder, tmp_path / "copy")
+    remove(bad, "model.safetensors")
+    write_bomb(bad / name)
+    if name != "pytorch_model.bin":
+        index = {"metadata": {}, "weight_map": {"logit_scale": name}}
+        (bad / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(FormatError, match=f"repeats more than .*{name}"):
+        load_clip(str(bad))
+
+
+@pytest.mark.parametrize("name", ["../bad.bin", "/bad.bin", 3, ".."])
+def test_an_index_of_a_clip_names_files_of_its_folder(folder: Path, tmp_path: Path, name: Any) -> None:
+    bad = copied(folder, tmp_path / "copy")
+    remove(bad, "model.safetensors")
+    write_bomb(tmp_path / "bad.bin")
+    index = {"metadata": {}, "weight_map": {"logit_scale": name}}
+    (bad / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(FormatError, match=r"pytorch_model\.bin\.index\.json"):
+        load_clip(str(bad))
+
+
+def test_pickles_beside_safetensors_are_not_read(folder: Path, tmp_path: Path) -> None:
+    bad = copied(folder, tmp_path / "copy")
+    write_bomb(bad / "pytorch_model.bin")
+    assert load_clip(str(bad))[1] == load_clip(str(folder))[1]
 
 
 def with_code(folder: Path, mark: Path) -> None:
@@ -369,6 +411,10 @@ def test_open_clip_runs_no_pickle(open_clip_folder: Path, tmp_path: Path) -> Non
     (folder / "open_clip_model.safetensors").unlink()
 
     torch.save({"state_dict": {"x": Runs(mark)}}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(FormatError, match="not a CLIP that open_clip can load"):
+    with pytest.raises(FormatError, match="could run code"):
         load_clip(f"open_clip:local-dir:{folder}")
     assert not mark.exists()
+    write_bomb(folder / "open_clip_pytorch_model.bin")
+    for given in (f"local-dir:{folder}", f"ViT-B-32:{folder}/open_clip_pytorch_model.bin"):
+        with pytest.raises(FormatError, match="repeats more than"):
+            load_clip(f"open_clip:{given}")

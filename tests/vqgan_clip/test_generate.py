@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,6 +151,36 @@ def test_truncated_and_huge_images_are_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pictures, "MAX_PIXELS", 89_999)
     with pytest.raises(FormatError, match=r"300 x 300 pixels; at most 89,999 are read"):
         pictures.read_image(tmp_path / "a.png")
+
+
+def test_a_postscript_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would start Ghostscript, whatever the name of the file."""
+    mark = tmp_path / "mark"
+    for name in ("gs", "gswin64c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {mark}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    size = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n"
+    (tmp_path / "a.png").write_text(size)
+    with pytest.raises(FormatError, match=r"not an image of PNG, .*a\.png"):
+        pictures.read_image(tmp_path / "a.png")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", pictures.FORMATS)
+def test_each_format_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "picture"
+    Image.new("RGB", (8, 4), "red").save(path, format=name)
+    red, green, blue = pictures.read_image(path).getpixel((3, 2))  # type: ignore[misc]
+    assert (pictures.read_image(path).size, red > 250, green < 5, blue < 5) == ((8, 4), True, True, True)
+
+
+def test_an_image_larger_than_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 4), "red").save(path, format="TIFF")
+    os.truncate(path, 1 << 40)
+    with pytest.raises(FormatError, match="more than 268,435,456 bytes"):
+        pictures.read_image(path)
 
 
 def test_transparent_parts_are_white(tmp_path: Path) -> None:

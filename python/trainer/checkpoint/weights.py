@@ -11,10 +11,11 @@ never run: their globals are listed first, then torch's restricted unpickler bui
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from torch import Tensor
 from pile_tools import files
 from pile_tools.errors import FormatError
 from pile_tools.pickles import Global
+from pile_tools.torch_files import check_pickles
 from trainer.checkpoint.config_json import read_object
-from trainer.checkpoint.pickles import check_pickles
 
 SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
@@ -41,6 +42,9 @@ TENSOR_GLOBALS = frozenset(
         *(("torch", f"{kind}Storage") for kind in ("Bool", "Byte", "Int", "Long")),
     }
 )
+
+#: Whether a tensor is to be read, by its name in the file and its shape.
+IsNeeded = Callable[[str, Sequence[int]], bool]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -79,11 +83,9 @@ def each_weight(folder: Path, expected: dict[str, Tensor]) -> Iterator[tuple[str
     for path, listed in _files(folder):
         where = path if listed is None else folder
         names: set[str] = set()
-        for stored, tensor in _tensors(path):
-            name = _OTHER_NAMES.get(stored, stored)
-            names.add(stored)
-            if name not in expected:
-                continue
+        is_needed = functools.partial(_is_needed, expected=expected, names=names, path=path)
+        for stored, tensor in _tensors(path, is_needed):
+            name = _own_name(stored)
             if name in found or (listed is not None and stored not in listed):
                 raise FormatError(f"{stored} is also in another place by index or file ({path})")
             check_tensor(name, tensor, expected[name], path)
@@ -95,6 +97,21 @@ def each_weight(folder: Path, expected: dict[str, Tensor]) -> Iterator[tuple[str
     for name in expected:
         if name not in found:
             raise FormatError(f"no tensor {name} ({where})")
+
+
+def _own_name(stored: str) -> str:
+    return _OTHER_NAMES.get(stored, stored)
+
+
+def _is_needed(
+    stored: str, shape: Sequence[int], *, expected: dict[str, Tensor], names: set[str], path: Path
+) -> bool:
+    """Whether the model has a tensor, whose name is noted. Raises FormatError if its shape is another."""
+    names.add(stored)
+    name = _own_name(stored)
+    if name in expected:
+        check_shape(name, shape, expected[name], path)
+    return name in expected
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -155,15 +172,24 @@ def _check_is_inside(path: Path) -> None:
         raise FormatError(f"a link that leads out of the folder ({path})")
 
 
-def _tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
-    """Names and tensors of one file. Raises FormatError."""
+def _tensors(path: Path, is_needed: IsNeeded) -> Iterable[tuple[str, Tensor]]:
+    """Names and tensors of one file, those that are needed. Raises FormatError."""
     if path.exists() and not path.is_file():
         raise FormatError(f"not a regular file ({path})")
-    return read_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path).items()
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, is_needed)
+    return ((name, tensor) for name, tensor in _unpickled(path).items() if is_needed(name, tensor.shape))
 
 
-def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def read_safetensors(
+    path: Path, is_needed: IsNeeded = lambda name, shape: True
+) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of a safetensors file.
+
+    Args:
+        path: The file.
+        is_needed: Told name and shape of each tensor before memory is taken for its values: a sparse file
+            can hold more than any memory. The values of others are not read.
 
     Raises:
         FormatError: Another format, or a file that changes while it is read.
@@ -175,8 +201,9 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                # The library maps the file. A copy keeps its values if the file is cut short or rewritten.
-                yield name, file.get_tensor(name).clone()
+                if is_needed(name, file.get_slice(name).get_shape()):
+                    # The library maps the file. A copy keeps its values if the file is cut or rewritten.
+                    yield name, file.get_tensor(name).clone()
     except (SafetensorError, RuntimeError) as err:
         # torch raises RuntimeError if the file becomes shorter before it is mapped.
         first = str(err).splitlines()[0]
@@ -197,7 +224,7 @@ def read_pickled(path: Path, allowed: frozenset[Global], classes: Iterable[Any] 
         FormatError: Another format, or a global outside `allowed`.
         OSError: The file cannot be read.
     """
-    check_pickles(path, allowed)
+    check_pickles(path, allowed, torch._C.PyTorchFileReader)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(classes)):
             warnings.simplefilter("ignore")
@@ -216,11 +243,21 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return values
 
 
+def check_shape(name: str, shape: Sequence[int], expected: Tensor, path: Path) -> None:
+    """Raises FormatError unless a shape is that of the model's tensor."""
+    if tuple(shape) != tuple(expected.shape):
+        shapes = f"{tuple(shape)}, expected {tuple(expected.shape)}"
+        raise FormatError(f"{name} has shape {shapes} ({path})")
+
+
 def check_tensor(name: str, tensor: Tensor, expected: Tensor, path: Path) -> None:
     """Raises FormatError unless a tensor can be the one that the model has."""
-    if tensor.shape != expected.shape:
-        shapes = f"{tuple(tensor.shape)}, expected {tuple(expected.shape)}"
-        raise FormatError(f"{name} has shape {shapes} ({path})")
+    check_shape(name, tensor.shape, expected, path)
+    check_values(name, tensor, path)
+
+
+def check_values(name: str, tensor: Tensor, path: Path) -> None:
+    """Raises FormatError unless a tensor has the values of weights, all in memory."""
     if tensor.dtype not in _DTYPES:
         raise FormatError(f"{name} has dtype {tensor.dtype}, expected floating point ({path})")
     # A view may repeat its storage: a few bytes would become terabytes when they are converted.

@@ -25,7 +25,7 @@ def verify(address: str, *, as_json: bool) -> None:
         as_json: Print the document of `--json` instead.
 
     Raises:
-        VerifyError: Steps have equal weights, other tensors than most, or none.
+        VerifyError: Steps have equal weights, other tensors than most, or none or not all.
         ConfigError, FormatError, OSError: As `hub.compare`.
     """
     with Bar("reading branches", None, "branches") as bar:
@@ -61,6 +61,7 @@ def _checks(found: hub.Suite) -> list[tuple[str, str]]:
         ("WRONG", f"{name} has tensors of other names, shapes or types than most") for name in found.different
     ]
     checks += [("WRONG", f"{name} has no weights") for name in found.without]
+    checks += [("WRONG", f"{name} lacks shards of its {kind} files") for name, kind in found.incomplete]
     if missing := [step for step in _PYTHIA if step not in steps]:
         named = ", ".join(f"step{step}" for step in missing[:_N_NAMED])
         more = f" and {len(missing) - _N_NAMED:,} more" if len(missing) > _N_NAMED else ""

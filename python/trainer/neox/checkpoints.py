@@ -25,7 +25,7 @@ from torch import Tensor
 from pile_tools import checked
 from pile_tools.errors import FormatError
 from pile_tools.terminal import counted
-from trainer.checkpoint.weights import TENSOR_GLOBALS, check_tensor, read_pickled
+from trainer.checkpoint.weights import TENSOR_GLOBALS, check_tensor, check_values, read_pickled
 from trainer.shape import ModelShape
 
 _LAYER_FILE = re.compile(r"layer_([0-9]{2,4})-model_([0-9]{2,4})-model_states\.pt")
@@ -300,6 +300,8 @@ def _tensors_of(values: Any, path: Path) -> dict[str, Tensor]:
             continue
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise FormatError(f"expected tensors by name, found {str(name)[:40]!r} ({path})")
+        # Before it is merged with the parts of other ranks, which takes memory for all its values.
+        check_values(name, tensor, path)
         found[name] = tensor
     return found
 

@@ -143,6 +143,28 @@ def test_weights_that_change_while_they_are_read_are_no_weights(model: GPTNeoX, 
     assert torch.equal(tensor, model.state_dict()[name])
 
 
+def write_sparse(path: Path, name: str, n_bytes: int) -> None:
+    """A safetensors file with one tensor, of which nothing is on disk."""
+    tensor = {name: {"dtype": "U8", "shape": [n_bytes], "data_offsets": [0, n_bytes]}}
+    header = json.dumps(tensor).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + n_bytes)
+
+
+@pytest.mark.parametrize("name", ["gpt_neox.embed_in.weight", "no.tensor.of.a.model"])
+def test_no_memory_is_taken_for_tensors_that_the_model_has_not(
+    model: GPTNeoX, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_sparse(folder / "model.safetensors", name, 1 << 30)
+
+    def clone(tensor: Tensor) -> Tensor:
+        raise AssertionError(f"memory was taken for {tensor.shape}")
+
+    monkeypatch.setattr(Tensor, "clone", clone)
+    with pytest.raises(FormatError, match=r"has shape|no tensor"):
+        trainer.load_model(folder)
+
+
 def test_no_weights_are_named(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weights here, expected model\.safetensors"):
         trainer.load_model(folder)

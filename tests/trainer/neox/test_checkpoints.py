@@ -29,6 +29,16 @@ ModelOf = Callable[..., GPTNeoX]
 TOKENS = torch.randint(0, 96, (3, 20), generator=torch.Generator().manual_seed(1))
 
 
+def make_other(path: Path, kind: str) -> None:
+    """Makes a pipe, a broken link or a folder."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("missing")
+
+
 def imported(*words: str | Path) -> int:
     return run(group, ["import", *map(str, words)])
 
@@ -111,6 +121,31 @@ def test_the_layout_of_20b(tmp_path: Path, write_checkpoint: Write, model_of: Mo
     assert "layer_01-model_00-model_states.pt" not in names
     assert imported(folder, "-o", tmp_path / "hf") == 0
     assert torch.equal(load_model(tmp_path / "hf")(TOKENS), model(TOKENS).detach())
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_parts_that_repeat_their_storage_are_refused_before_they_are_merged(
+    tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, capsys: pytest.CaptureFixture[str], n_ranks: int
+) -> None:
+    folder = write_checkpoint(tmp_path / "run", model, n_ranks)
+    for path in (folder / "global_step3").glob("layer_00-*"):
+        _resave(
+            path, lambda values: values.update({"word_embeddings.weight": torch.zeros(1).expand(1 << 40, 1)})
+        )
+    assert imported(folder, "-o", tmp_path / "hf") == 1
+    assert "word_embeddings.weight does not hold all its values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "broken link", "folder"])
+def test_a_tokenizer_that_is_no_file_is_named(
+    tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    assert imported(write_checkpoint(tmp_path / "run", model, 1), "-o", tmp_path / "hf") == 0
+    path = tmp_path / "hf" / "tokenizer.json"
+    make_other(path, kind)
+    assert imported(tmp_path / "hf", "-o", tmp_path / "again") == 1
+    assert str(path) in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 class Evil:

@@ -1,7 +1,7 @@
-"""Finds the pickles of a `torch.save` file and checks them without running them.
+"""Finds the pickles of a file of `torch.save`, to check them without running them.
 
 Two formats are covered: the zip archive with one `data.pkl` (torch 1.6 and later) and the older stream of
-five pickles before the raw tensors.
+five pickles before the raw tensors. This package does without torch, so callers pass its reader of archives.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
+from pile_tools import checked
 from pile_tools.errors import FormatError, first_line
 from pile_tools.pickles import MAX_PICKLE_BYTES, Global, check_pickle
+
+#: `torch._C.PyTorchFileReader`.
+ArchiveReader: TypeAlias = Callable[[str], Any]
 
 #: First bytes of a zip archive, by which `torch.load` tells the formats apart.
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -21,32 +26,29 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _N_LEGACY_PICKLES = 5
 
 
-def check_pickles(path: Path, allowed: frozenset[Global]) -> None:
+def check_pickles(path: Path, allowed: frozenset[Global], reader: ArchiveReader) -> None:
     """Checks all pickles of a file of `torch.save` without running it, see `pile_tools.pickles`.
 
     Args:
         path: The file.
         allowed: The globals that they may name, such as `("torch._utils", "_rebuild_tensor_v2")`.
+        reader: `torch._C.PyTorchFileReader`.
 
     Raises:
         FormatError: A pickle that `check_pickle` refuses, or another format.
         OSError: The file cannot be read.
     """
-    for pickle, where in _pickles(path):
+    for pickle, where in _pickles(path, reader):
         check_pickle(pickle, where, allowed.__contains__)
 
 
-def _pickles(path: Path) -> Iterator[tuple[io.BytesIO, str]]:
+def _pickles(path: Path, reader: ArchiveReader) -> Iterator[tuple[io.BytesIO, str]]:
     """The pickles of a file and their names, each a stream to be read to its end before the next."""
-    if path.exists() and not path.is_file():
-        raise FormatError(f"not a regular file ({path})")
-    with path.open("rb") as file:
-        magic = file.read(len(_ZIP_MAGIC))
-        file.seek(0)
-        if magic == _ZIP_MAGIC:
-            yield io.BytesIO(_archived_pickle(path)), f"data.pkl in {path}"
-            return
-        if tarfile.is_tarfile(file):
+    if is_archive(path):
+        yield io.BytesIO(archived_pickle(path, reader)), f"data.pkl in {path}"
+        return
+    with checked.open_regular(path) as file:
+        if _is_tar(file.read(tarfile.BLOCKSIZE)):
             raise FormatError(f"a tar archive, the format of torch before 0.1.10, which is not read ({path})")
         start = 0
         for _ in range(_N_LEGACY_PICKLES):
@@ -56,16 +58,50 @@ def _pickles(path: Path) -> Iterator[tuple[io.BytesIO, str]]:
             start += stream.tell()
 
 
-def _archived_pickle(path: Path) -> bytes:
-    """`data.pkl` of a zip archive as torch's own reader finds it: what is listed is what would be loaded."""
-    # Importing torch takes seconds; the other format does without.
-    from torch._C import PyTorchFileReader
+def _is_tar(block: bytes) -> bool:
+    """Whether the first block of a file is the header of a tar archive, as torch looks for it.
 
+    `tarfile.is_tarfile` decompresses, and reads as much as the first header says.
+    """
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `torch.load` takes a file for a zip archive, as `torch.save` writes since torch 1.6.
+
+    A file of the older format may end with an archive: only the first bytes tell.
+
+    Raises:
+        FormatError: Not a regular file.
+        OSError: The file cannot be read.
+    """
+    with checked.open_regular(path) as file:
+        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+
+
+def archived_pickle(path: Path, reader: ArchiveReader) -> bytes:
+    """`data.pkl` of an archive as torch's own reader finds it: what is checked is what would be loaded.
+
+    Args:
+        path: The archive.
+        reader: `torch._C.PyTorchFileReader`.
+
+    Raises:
+        FormatError: Not such an archive, or one that could expand to more than its bytes, or holds code.
+        OSError: The file cannot be read.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+        # torch finds names in any letter case.
         pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
-        # `constants.pkl` makes a TorchScript archive, which holds code; torch finds names in any letter case.
+        if any(entry.filename.lower().endswith("/constants.pkl") for entry in pickles):
+            what = "a TorchScript archive, which holds code; save its state_dict instead"
+            raise FormatError(f"{what} ({path})")
         if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
             names = ", ".join(repr(entry.filename) for entry in pickles[:3]) or "none"
             raise FormatError(f"expected one pickle, data.pkl, in the archive, got {names} ({path})")
@@ -75,10 +111,10 @@ def _archived_pickle(path: Path) -> bytes:
             raise FormatError(
                 f"data.pkl has {pickles[0].file_size} bytes, expected at most {MAX_PICKLE_BYTES} ({path})"
             )
-        reader = PyTorchFileReader(str(path))
-        if [name for name in reader.get_all_records() if name.lower().endswith(".pkl")] != ["data.pkl"]:
+        opened = reader(str(path))
+        if [name for name in opened.get_all_records() if name.lower().endswith(".pkl")] != ["data.pkl"]:
             raise FormatError(f"the archive's directory contradicts itself ({path})")
-        data: bytes = reader.get_record("data.pkl")
+        data: bytes = opened.get_record("data.pkl")
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as err:
         raise FormatError(f"not a readable archive of torch.save: {first_line(err)} ({path})") from err
     return data

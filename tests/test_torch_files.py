@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import collections
+import gzip
 import io
+import lzma
+import os
 import pickle
 import pickletools
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ import pytest
 import torch
 
 from pile_tools.errors import FormatError
-from trainer.checkpoint.pickles import check_pickles
+from pile_tools.torch_files import check_pickles
 
 ALLOWED = frozenset(
     {
@@ -23,6 +28,10 @@ ALLOWED = frozenset(
         *(("torch", "FloatStorage"), ("torch", "LongStorage")),
     }
 )
+
+
+def check(path: Path) -> None:
+    check_pickles(path, ALLOWED, torch._C.PyTorchFileReader)
 
 
 class Touch:
@@ -43,7 +52,7 @@ def weights() -> dict[str, torch.Tensor]:
 def test_tensors_pass(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "weights.bin"
     torch.save(weights(), path, _use_new_zipfile_serialization=zipped)
-    check_pickles(path, ALLOWED)
+    check(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -53,7 +62,7 @@ def test_code_is_refused_and_not_run(tmp_path: Path, zipped: bool, protocol: int
     found = {**weights(), "x": Touch(mark)}
     torch.save(found, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(FormatError, match=r"weights\.bin"):
-        check_pickles(path, ALLOWED)
+        check(path)
     assert not mark.exists()
     torch.load(path, weights_only=False)
     assert mark.exists()
@@ -77,7 +86,7 @@ def test_each_pickle_of_the_older_format_is_read(tmp_path: Path, number: int) ->
     path = tmp_path / "weights.bin"
     path.write_bytes(legacy(number, pickle.dumps(print, protocol=2)))
     with pytest.raises(FormatError, match=r"'__builtin__\.print'"):
-        check_pickles(path, ALLOWED)
+        check(path)
 
 
 PICKLES = {
@@ -109,7 +118,7 @@ def test_a_pickle_whose_globals_cannot_be_listed_is_refused(tmp_path: Path, name
     else:
         path.write_bytes(PICKLES[name])
     with pytest.raises(FormatError, match=r"weights\.bin"):
-        check_pickles(path, ALLOWED)
+        check(path)
 
 
 def test_every_cut_of_a_file_is_refused_or_its_globals_are_known(tmp_path: Path) -> None:
@@ -120,7 +129,7 @@ def test_every_cut_of_a_file_is_refused_or_its_globals_are_known(tmp_path: Path)
         for size in range(0, len(data), 7):
             path.write_bytes(data[:size])
             try:
-                check_pickles(path, ALLOWED)
+                check(path)
             except FormatError:
                 continue
             assert not zipped
@@ -143,8 +152,8 @@ def test_an_archive_with_other_pickles_is_refused(tmp_path: Path, names: list[st
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(name, b"\x80\x02N.")
-    with pytest.raises(FormatError, match="expected one pickle"):
-        check_pickles(path, ALLOWED)
+    with pytest.raises(FormatError, match=r"expected one pickle|TorchScript archive"):
+        check(path)
 
 
 def test_compressed_archives_are_refused(tmp_path: Path) -> None:
@@ -152,7 +161,27 @@ def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02N.")
     with pytest.raises(FormatError, match="compressed"):
-        check_pickles(path, ALLOWED)
+        check(path)
+
+
+@pytest.mark.parametrize("opened", [open, gzip.open, bz2.open, lzma.open])
+def test_what_a_header_of_a_tar_archive_announces_is_not_read(tmp_path: Path, opened: Any) -> None:
+    """A long name of 1 TB, sparse or compressed."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = b"L", 1 << 40
+    path = tmp_path / "weights.bin"
+    with opened(path, "wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        if opened is not open:
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+    if opened is open:
+        os.truncate(path, 1 << 41)
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="tar archive" if opened is open else "pickle"):
+        check(path)
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
 
 
 def test_tar_archives_and_folders_are_refused(tmp_path: Path) -> None:
@@ -160,6 +189,6 @@ def test_tar_archives_and_folders_are_refused(tmp_path: Path) -> None:
     with tarfile.open(path, "w") as archive:
         archive.addfile(tarfile.TarInfo("pickle"))
     with pytest.raises(FormatError, match="tar archive"):
-        check_pickles(path, ALLOWED)
-    with pytest.raises(FormatError, match="regular file"):
-        check_pickles(tmp_path, ALLOWED)
+        check(path)
+    with pytest.raises(FormatError, match="expected a file, found a folder"):
+        check(tmp_path)
