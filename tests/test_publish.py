@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -862,6 +863,37 @@ def test_a_scratch_folder_that_an_overlay_does_not_rename_is_removed(
         (tmp_path / "x.partial" / "a" / "b" / "c" / "link").symlink_to(tmp_path)
         scratch_folders.clear(tmp_path / "x.partial")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_open_file_that_stays_in_its_folder_when_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS and many file systems of FUSE give it another name until it is closed."""
+    rmdir = Path.rmdir
+
+    def refuse_open(folder: Path) -> None:
+        opened = [Path(os.path.realpath(number)) for number in Path("/proc/self/fd").iterdir()]
+        if any(path.parent == folder for path in opened):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+        rmdir(folder)
+
+    monkeypatch.setattr(Path, "rmdir", refuse_open)
+    make(tmp_path, {"x.a": "1"})
+    assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json"]
+
+
+def test_a_file_system_that_numbers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshfs, say: the two names of a linked file have two inodes."""
+    version = files.version
+
+    def of_name(path: Path) -> files.Version | None:
+        found = version(path)
+        return found and (zlib.crc32(os.fsencode(path)), *found[1:])
+
+    monkeypatch.setattr(files, "version", of_name)
+    make(tmp_path, {"x.a": "1", "x.b": "2"})
+    make(tmp_path, {"x.a": "3"}, request="b", force=True)
+    assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json"]
 
 
 def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:

@@ -756,6 +756,10 @@ def rename_exclusively(
     version = files.version(made)
     try:
         os.link(made, final, follow_symlinks=False)
+        linked = files.version(final)
+        # Many file systems of FUSE number names, not files.
+        if linked is not None and version is not None and linked[1:] == version[1:]:
+            version = linked
     except OSError as err:
         if err.errno not in {errno.EEXIST, *_NO_LINKS}:
             raise

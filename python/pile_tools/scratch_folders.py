@@ -49,16 +49,22 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Raises:
         PileError: Another process holds the lock, or the folder is not ours.
     """
-    with contextlib.closing(_Lock(folder, what)):
-        try:
-            yield
-        finally:
-            if [path.name for path in folder.iterdir()] == [MARKER]:
-                (folder / MARKER).unlink()
-                # Another process may have created a file since.
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-                    files.sync_folder(folder.parent)
+    is_empty = False
+    try:
+        with contextlib.closing(_Lock(folder, what)):
+            try:
+                yield
+            finally:
+                is_empty = [path.name for path in folder.iterdir()] == [MARKER]
+                if is_empty:
+                    (folder / MARKER).unlink()
+    finally:
+        # After the marker is closed: NFS, and many file systems of FUSE, keep a removed file that is open in
+        # its folder, under another name. Another process may have created a file since.
+        if is_empty:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                files.sync_folder(folder.parent)
 
 
 def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
