@@ -879,7 +879,7 @@ def test_an_open_file_that_stays_in_its_folder_when_it_is_removed(
 
     monkeypatch.setattr(Path, "rmdir", refuse_open)
     make(tmp_path, {"x.a": "1"})
-    assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.a", "x.manifest.json"]
 
 
 def test_a_file_system_that_numbers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
