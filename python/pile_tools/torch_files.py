@@ -1,15 +1,15 @@
-"""Finds the pickles of a file of `torch.save`, to check them without running them.
+"""Reads the pickle of a file of `torch.save`, to check it without running it.
 
-Two formats are covered: the zip archive with one `data.pkl` (torch 1.6 and later) and the older stream of
-five pickles before the raw tensors. This package does without torch, so callers pass its reader of archives.
+A file is a zip archive with one `data.pkl`. The format before torch 1.6, pickles in a row, is not read: torch
+takes memory for what its pickle names and does not look whether values follow. This package does without
+torch, so callers pass its reader of archives.
 """
 
 from __future__ import annotations
 
 import io
-import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,80 +20,42 @@ from pile_tools.pickles import MAX_PICKLE_BYTES, Global, check_pickle
 #: `torch._C.PyTorchFileReader`.
 ArchiveReader: TypeAlias = Callable[[str], Any]
 
-#: First bytes of a zip archive, by which `torch.load` tells the formats apart.
+#: First bytes of a zip archive. Whatever a file ends with, `torch.load` takes one with others for one of the
+#: older format.
 _ZIP_MAGIC = b"PK\x03\x04"
-#: Pickles of the older format: magic number, protocol, machine, the object, names of its storages.
-_N_LEGACY_PICKLES = 5
 
 
-def check_pickles(path: Path, allowed: frozenset[Global], reader: ArchiveReader) -> None:
-    """Checks all pickles of a file of `torch.save` without running it, see `pile_tools.pickles`.
+def check_pickles(
+    path: Path,
+    reader: ArchiveReader,
+    allowed: Callable[[Global], bool],
+    is_inert: Callable[[Global], bool] = lambda _: False,
+) -> set[Global]:
+    """Checks the pickle of a file of `torch.save` without running it; see `pile_tools.pickles.check_pickle`.
 
     Args:
         path: The file.
-        allowed: The globals that they may name, such as `("torch._utils", "_rebuild_tensor_v2")`.
         reader: `torch._C.PyTorchFileReader`.
+        allowed: Whether it may name a global, such as `("torch._utils", "_rebuild_tensor_v2")`.
+        is_inert: Whether a global is replaced by a class that does nothing.
+
+    Returns:
+        The globals that it names.
 
     Raises:
         FormatError: A pickle that `check_pickle` refuses, or another format.
         OSError: The file cannot be read.
     """
-    for pickle, where in _pickles(path, reader):
-        check_pickle(pickle, where, allowed.__contains__)
+    pickle = io.BytesIO(_archived_pickle(path, reader))
+    return check_pickle(pickle, f"data.pkl in {path}", allowed, is_inert)
 
 
-def _pickles(path: Path, reader: ArchiveReader) -> Iterator[tuple[io.BytesIO, str]]:
-    """The pickles of a file and their names, each a stream to be read to its end before the next."""
-    if is_archive(path):
-        yield io.BytesIO(archived_pickle(path, reader)), f"data.pkl in {path}"
-        return
+def _archived_pickle(path: Path, reader: ArchiveReader) -> bytes:
+    """`data.pkl` of an archive as torch's own reader finds it: what is checked is what would be loaded."""
     with checked.open_regular(path) as file:
-        if _is_tar(file.read(tarfile.BLOCKSIZE)):
-            raise FormatError(f"a tar archive, the format of torch before 0.1.10, which is not read ({path})")
-        start = 0
-        for _ in range(_N_LEGACY_PICKLES):
-            file.seek(start)
-            stream = io.BytesIO(file.read(MAX_PICKLE_BYTES))
-            yield stream, f"the pickle at byte {start} of {path}"
-            start += stream.tell()
-
-
-def _is_tar(block: bytes) -> bool:
-    """Whether the first block of a file is the header of a tar archive, as torch looks for it.
-
-    `tarfile.is_tarfile` decompresses, and reads as much as the first header says.
-    """
-    try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True
-
-
-def is_archive(path: Path) -> bool:
-    """Whether `torch.load` takes a file for a zip archive, as `torch.save` writes since torch 1.6.
-
-    A file of the older format may end with an archive: only the first bytes tell.
-
-    Raises:
-        FormatError: Not a regular file.
-        OSError: The file cannot be read.
-    """
-    with checked.open_regular(path) as file:
-        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-
-
-def archived_pickle(path: Path, reader: ArchiveReader) -> bytes:
-    """`data.pkl` of an archive as torch's own reader finds it: what is checked is what would be loaded.
-
-    Args:
-        path: The archive.
-        reader: `torch._C.PyTorchFileReader`.
-
-    Raises:
-        FormatError: Not such an archive, or one that could expand to more than its bytes, or holds code.
-        OSError: The file cannot be read.
-    """
+        if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            what = "not a zip archive, as torch.save writes since torch 1.6; save it again with a later one"
+            raise FormatError(f"{what} ({path})")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -107,6 +69,9 @@ def archived_pickle(path: Path, reader: ArchiveReader) -> bytes:
             raise FormatError(f"expected one pickle, data.pkl, in the archive, got {names} ({path})")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise FormatError(f"the archive is compressed, which torch.save never does ({path})")
+        # Each storage of a tensor is a record, and two names of one record would be two storages in memory.
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise FormatError(f"the records of the archive have more bytes than the file ({path})")
         if pickles[0].file_size > MAX_PICKLE_BYTES:
             raise FormatError(
                 f"data.pkl has {pickles[0].file_size} bytes, expected at most {MAX_PICKLE_BYTES} ({path})"

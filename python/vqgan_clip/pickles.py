@@ -7,7 +7,6 @@ is built.
 
 from __future__ import annotations
 
-import io
 import pickle
 import warnings
 import zipfile
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from pile_tools import files
 from pile_tools.errors import FormatError, first_line
-from pile_tools.pickles import Global, check_pickle
-from pile_tools.torch_files import archived_pickle, check_pickles, is_archive
+from pile_tools.pickles import Global
+from pile_tools.torch_files import check_pickles
 
 #: Packages whose classes appear in checkpoints beside the tensors.
 _INERT_PACKAGES = ("pytorch_lightning", "lightning", "omegaconf")
@@ -55,7 +54,7 @@ class _Inert:
 
 def check_weights(path: Path) -> None:
     """Raises FormatError for a file of `torch.save` that names anything but tensors, before it is loaded."""
-    check_pickles(path, _TENSOR_GLOBALS, torch._C.PyTorchFileReader)
+    check_pickles(path, torch._C.PyTorchFileReader, _TENSOR_GLOBALS.__contains__)
 
 
 def pickled_tensors(path: Path) -> dict[str, Tensor]:
@@ -67,8 +66,6 @@ def pickled_tensors(path: Path) -> dict[str, Tensor]:
     """
     before = files.version(path)
     try:
-        if not is_archive(path):
-            raise FormatError(f"not a zip archive, as torch.save writes since torch 1.6 ({path})")
         inert = _inert_names(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Inert, name) for name in inert]):
             warnings.simplefilter("ignore")
@@ -86,9 +83,11 @@ def _is_inert(named: Global) -> bool:
 
 def _inert_names(path: Path) -> list[str]:
     """The names in the pickle to load as classes that do nothing. Raises FormatError for foreign ones."""
-    data = archived_pickle(path, torch._C.PyTorchFileReader)
-    names = check_pickle(
-        io.BytesIO(data), str(path), lambda named: named in _TENSOR_GLOBALS or _is_inert(named), _is_inert
+    names = check_pickles(
+        path,
+        torch._C.PyTorchFileReader,
+        lambda named: named in _TENSOR_GLOBALS or _is_inert(named),
+        _is_inert,
     )
     return [".".join(named) for named in names if _is_inert(named)]
 

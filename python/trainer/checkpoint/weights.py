@@ -224,7 +224,7 @@ def read_pickled(path: Path, allowed: frozenset[Global], classes: Iterable[Any] 
         FormatError: Another format, or a global outside `allowed`.
         OSError: The file cannot be read.
     """
-    check_pickles(path, allowed, torch._C.PyTorchFileReader)
+    check_pickles(path, torch._C.PyTorchFileReader, allowed.__contains__)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(classes)):
             warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ from trainer.model.neox import GPTNeoX
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 ModelOf = Callable[..., GPTNeoX]
-KINDS = ["safetensors", "bin", "bin-before-1.6"]
+KINDS = ["safetensors", "bin"]
 
 
 @pytest.fixture
@@ -44,8 +44,7 @@ def save(weights: dict[str, Tensor], path: Path, kind: str) -> None:
     if kind == "safetensors":
         save_file(weights, path, metadata={"format": "pt"})
     else:
-        zipped = kind == "bin"
-        torch.save(collections.OrderedDict(weights), path, _use_new_zipfile_serialization=zipped)
+        torch.save(collections.OrderedDict(weights), path)
 
 
 def stem(kind: str) -> tuple[str, str]:
@@ -180,13 +179,12 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("kind", ["bin", "bin-before-1.6"])
 @pytest.mark.parametrize("write", [write_whole, write_shards])
 def test_code_in_a_pickle_is_refused_and_not_run(
-    model: GPTNeoX, folder: Path, write: Callable[..., Path], kind: str
+    model: GPTNeoX, folder: Path, write: Callable[..., Path]
 ) -> None:
     mark = folder / "ran"
-    write({**model.state_dict(), "x": Touch(mark)}, folder, kind)
+    write({**model.state_dict(), "x": Touch(mark)}, folder, "bin")
     with pytest.raises(FormatError, match="which could run code"):
         trainer.load_model(folder)
     assert not mark.exists()

@@ -62,7 +62,7 @@ fn bytes_per_ngram<K: PackedKey>(n: usize) -> u64 {
 /// Maximum tokens of a chunk for `memory` bytes: half of the memory is for the keys and records of ranges, of which
 /// there are up to [`MAX_RANGES`].
 pub(super) fn max_tokens<K: PackedKey>(n: usize, memory: u64) -> u64 {
-    MAX_RANGES * memory / (2 * bytes_per_ngram::<K>(n))
+    MAX_RANGES.saturating_mul(memory) / (2 * bytes_per_ngram::<K>(n))
 }
 
 /// Buffers of a thread that are reused from range to range.

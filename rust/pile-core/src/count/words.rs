@@ -39,6 +39,10 @@ const MAX_TEXT_BYTES: usize = if cfg!(test) {
 /// on a document is then 1 GiB, which is easy to state.
 const MAX_GROWTH: usize = 4;
 
+/// Words of a document that a table takes before it is spilled within the document. More than the longest n-gram has, so
+/// that a run has new n-grams, however little memory there is.
+const WORDS_BETWEEN_CHECKS: usize = if cfg!(test) { 2 * MAX_WORDS } else { 1 << 10 };
+
 /// The configuration of a job that counts n-grams of words.
 #[derive(Debug, Clone)]
 pub struct WordsConfig {
@@ -91,7 +95,7 @@ struct WordStart {
     hash_before: u64,
 }
 
-/// The counts of a thread since its last run.
+/// The counts of a thread since its last run, and the words that n-grams to come begin with.
 struct WordTable<'a> {
     /// Words of the n-grams, ascending.
     lengths: &'a [usize],
@@ -99,7 +103,9 @@ struct WordTable<'a> {
     ignore_case: bool,
     /// The words of all documents, with a space after each.
     text: Vec<u8>,
-    /// The words of the current document.
+    /// Bytes at the start of the text that are of the last run.
+    n_kept: usize,
+    /// The words of the current document, without those that no n-gram to come begins with.
     words: Vec<WordStart>,
     /// A hash table with linear probing. At least a third of the slots are empty, so probing ends.
     slots: Vec<NgramSlot>,
@@ -122,6 +128,7 @@ impl<'a> WordTable<'a> {
             max_bytes,
             ignore_case,
             text: Vec::new(),
+            n_kept: 0,
             words: Vec::new(),
             slots: vec![NgramSlot::default(); 1 << 10],
             n_used: 0,
@@ -133,7 +140,8 @@ impl<'a> WordTable<'a> {
         // While the table grows, the old slots are in memory too: half as many bytes as the new ones. Spilling
         // sorts an array with 16 bytes for each used slot.
         let slots = self.slots.len() * size_of::<NgramSlot>() * 3 / 2;
-        self.text.len() + slots + self.n_used * 16 > self.max_bytes
+        let text = self.text.len() - self.n_kept + self.words.len() * size_of::<WordStart>();
+        text + slots + self.n_used * 16 > self.max_bytes
     }
 
     /// Whether the words of `document` can be added to the text.
@@ -141,8 +149,14 @@ impl<'a> WordTable<'a> {
         self.text.len() + MAX_GROWTH * document.len() <= MAX_TEXT_BYTES
     }
 
-    /// Counts the n-grams of a document. Fails if the table has no space for it.
-    fn add(&mut self, document: &str, group: u16) -> Result<()> {
+    /// Counts the n-grams of a document, and calls `spill` when the table is full, within the document too: it has
+    /// many times as many bytes of n-grams as of text. Fails if the table has no space for it.
+    fn add(
+        &mut self,
+        document: &str,
+        group: u16,
+        mut spill: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         if !self.has_space_for(document) {
             let what = format!(
                 "a document has {} bytes of text: words are counted in documents of at most {} bytes",
@@ -151,7 +165,6 @@ impl<'a> WordTable<'a> {
             );
             return Err(Error::argument(what));
         }
-        self.words.clear();
         let mut hash = 0_u64;
         for word in words(document) {
             let start = self.text.len();
@@ -170,6 +183,13 @@ impl<'a> WordTable<'a> {
                 .wrapping_add(hash_word(&self.text[start..]) | 1);
             self.count_last_ngrams(hash, group);
             self.text.push(b' ');
+            if self.words.len() >= WORDS_BETWEEN_CHECKS && self.is_full() {
+                spill(self)?;
+            }
+        }
+        self.words.clear();
+        if self.is_full() {
+            spill(self)?;
         }
         Ok(())
     }
@@ -247,6 +267,25 @@ impl<'a> WordTable<'a> {
         }
     }
 
+    /// Removes all counts, and the text but for the words with which n-grams of the current document may begin.
+    fn clear(&mut self) {
+        let n_words = self.lengths.last().map_or(0, |longest| longest - 1);
+        self.words.drain(..self.words.len().saturating_sub(n_words));
+        let start = self
+            .words
+            .first()
+            .map_or(self.text.len(), |word| word.offset as usize);
+        for word in &mut self.words {
+            word.offset -= start as u32;
+        }
+        *self = Self {
+            n_kept: self.text.len() - start,
+            text: self.text[start..].to_vec(),
+            words: std::mem::take(&mut self.words),
+            ..Self::new(self.lengths, self.max_bytes, self.ignore_case)
+        };
+    }
+
     /// Writes a run of the n-grams of each length, and clears the table.
     fn spill(&mut self, spill: &Spill, pending: &Mutex<PendingRuns>) -> Result<()> {
         for n in self.lengths {
@@ -279,7 +318,7 @@ impl<'a> WordTable<'a> {
                 Ok(())
             })?;
         }
-        *self = Self::new(self.lengths, self.max_bytes, self.ignore_case);
+        self.clear();
         Ok(())
     }
 }
@@ -420,11 +459,8 @@ fn read_batch(
             if !table.has_space_for(&document.text) {
                 table.spill(spill, &pending)?;
             }
-            table.add(&document.text, group)?;
+            table.add(&document.text, group, |table| table.spill(spill, &pending))?;
             n_documents += 1;
-            if table.is_full() {
-                table.spill(spill, &pending)?;
-            }
             Ok(())
         })?;
         Ok((n_documents, bad.n))

@@ -14,7 +14,7 @@ use super::{
     alphabet::Alphabet,
     build::{MAGIC, RANKS_FILE, RanksHeader},
     file::{HEADER_AT, array, read_header},
-    segment::{Segment, SegmentView, StoredToken, path_of},
+    segment::{Segment, SegmentSpan, SegmentView, StoredToken, path_of},
     text::TokenTails,
 };
 use crate::{
@@ -86,17 +86,18 @@ impl SuffixIndex {
         }
         let alphabet = read_alphabet(&file, &header, start)?;
         let (n_documents, n_tokens) = (dataset.n_documents(), dataset.n_tokens());
-        if let Some(bad) = header.segments.iter().find(|segment| {
-            segment.first_document > segment.end_document
-                || segment.end_document > n_documents
-                || segment.first_token.saturating_add(segment.n_tokens) > n_tokens
-        }) {
-            let what = format!(
-                "has {} tokens from token {} in documents {} to {}, and the dataset has {n_tokens} tokens in \
-                 {n_documents} documents: the file is damaged",
-                bad.n_tokens, bad.first_token, bad.first_document, bad.end_document
-            );
-            return Err(Error::format(file.path(), HEADER_AT, what));
+        for segment in &header.segments {
+            if !is_of_dataset(segment, &dataset)? {
+                let what = format!(
+                    "has {} tokens from token {} in documents {} to {}, which are not those of the dataset, with \
+                     {n_tokens} tokens in {n_documents} documents: the file is damaged",
+                    segment.n_tokens,
+                    segment.first_token,
+                    segment.first_document,
+                    segment.end_document
+                );
+                return Err(Error::format(file.path(), HEADER_AT, what));
+            }
         }
         let segments = (0..header.segments.len())
             .map(|number| Segment::open(&path_of(folder, number), &header.segment(number)));
@@ -308,11 +309,25 @@ impl SuffixIndex {
             );
             return Err(Error::malformed(&path_of(&self.folder, segment), what));
         }
+        let Some(token_offset) = token.checked_sub(self.dataset.token_range(low)?.start) else {
+            let what = format!("document {low} begins after token {token}, which is in it");
+            return Err(Error::malformed(self.dataset.prefix(), what));
+        };
         Ok(TokenOccurrence {
             document: low,
-            token_offset: token - self.dataset.token_range(low)?.start,
+            token_offset,
         })
     }
+}
+
+/// Whether a segment begins and ends with documents of the dataset.
+fn is_of_dataset(segment: &SegmentSpan, dataset: &TokenDataset) -> Result<bool> {
+    let (first, end) = (segment.first_document, segment.end_document);
+    Ok(first < end
+        && end <= dataset.n_documents()
+        && dataset.token_range(first)?.start == segment.first_token
+        && Some(dataset.token_range(end - 1)?.end)
+            == segment.first_token.checked_add(segment.n_tokens))
 }
 
 /// A range of a dataset's tokens in the type in which they are stored: borrowed if the map has them

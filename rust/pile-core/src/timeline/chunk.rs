@@ -30,6 +30,14 @@ impl SearchUnit<'_> {
         }
     }
 
+    /// Bytes of the longest token.
+    pub(super) fn longest(&self) -> usize {
+        match self {
+            Self::Text(table) => table.longest(),
+            Self::Ids(token_type) => token_type.n_bytes(),
+        }
+    }
+
     /// Whether an occurrence may begin or end at this byte: with ids, only between two ids.
     fn is_boundary(&self, byte: usize) -> bool {
         match self {

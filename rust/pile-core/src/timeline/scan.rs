@@ -1,6 +1,6 @@
 //! Occurrences of texts by decoding every document.
 //!
-//! The documents form one sequence of tokens, which is split into work items of [`ITEM_TOKENS`] tokens. A
+//! The documents form one sequence of tokens, which is split into work items of up to [`ITEM_TOKENS`] tokens. A
 //! long document is split between items. An item reports the occurrences that begin in its own tokens and
 //! decodes some tokens of the next item to see their ends. Byte offsets are first relative to the item's first
 //! token, as only the items before it know how many bytes of the document they decoded; [`join`] adds these.
@@ -17,8 +17,12 @@ use crate::{
     tokens::{Span, TokenSource},
 };
 
-/// Tokens of one work item: about a megabyte of text.
+/// Maximum tokens of one work item: about a megabyte of text.
 const ITEM_TOKENS: u64 = 1 << 18;
+
+/// Bytes that the tokens of a work item may decode to. A token may have megabytes, and an item has many documents: no
+/// more than one text must fit in memory.
+const ITEM_BYTES: u64 = if cfg!(test) { 1 << 12 } else { 1 << 28 };
 
 /// Finds texts by decoding every document.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +61,8 @@ impl<S: TokenSource> FindOccurrences for Scan<'_, S> {
     fn find(&self, texts: &[&[u8]], progress: &Progress) -> Result<Occurrences> {
         let distinct = DistinctTexts::new(texts)?;
         let searcher = GramSearcher::new(&distinct.strings);
-        let starts = item_starts(self.source)?;
+        let n_tokens = ITEM_BYTES / (self.unit.longest() as u64).max(1);
+        let starts = item_starts(self.source, n_tokens.clamp(1, ITEM_TOKENS))?;
         let limit = OccurrenceLimit::new(self.max_occurrences);
         let mut items = in_parallel(
             starts.len(),
@@ -112,8 +117,8 @@ fn join(all: &mut Occurrences, items: Vec<ItemResult>, starts: &[ItemStart]) {
     }
 }
 
-/// The first token of every work item.
-fn item_starts(source: &impl TokenSource) -> Result<Vec<ItemStart>> {
+/// The first token of every work item of `n_tokens` tokens.
+fn item_starts(source: &impl TokenSource, n_tokens: u64) -> Result<Vec<ItemStart>> {
     let mut starts = Vec::new();
     // Tokens that the current item may still take.
     let mut remaining = 0;
@@ -123,7 +128,7 @@ fn item_starts(source: &impl TokenSource) -> Result<Vec<ItemStart>> {
         while token < length {
             if remaining == 0 {
                 starts.push(ItemStart { document, token });
-                remaining = ITEM_TOKENS;
+                remaining = n_tokens;
             }
             let n = remaining.min(length - token);
             token += n;

@@ -20,11 +20,12 @@ use parquet::{
 use super::{KeyColumns, Ngram, NgramSink, ids_of, text_of};
 use crate::{Error, Result, io::create};
 
-/// Limits of a row group: rows, bytes of texts, and token ids. A row group is in memory until it is written, so these
-/// trade memory, some tens of MB, against the number of row groups that a reader has to open.
+/// Limits of a row group: rows, bytes of texts, token ids, and counts. A row group is in memory until it is written, so
+/// these trade memory, some tens of MB, against the number of row groups that a reader has to open.
 const GROUP_ROWS: usize = 1 << 18;
 const GROUP_TEXT_BYTES: usize = 16 << 20;
 const GROUP_IDS: usize = 4 * GROUP_ROWS;
+const GROUP_COUNTS: usize = 16 * GROUP_ROWS;
 
 /// Writes n-grams to a file.
 pub(super) struct ParquetTable<'a> {
@@ -230,6 +231,7 @@ impl NgramSink for ParquetTable<'_> {
         if rows.n_rows >= GROUP_ROWS
             || rows.text_bytes >= GROUP_TEXT_BYTES
             || rows.ids.len() >= GROUP_IDS
+            || rows.n_rows * (1 + rows.by_group.len()) >= GROUP_COUNTS
         {
             self.write_rows()?;
         }

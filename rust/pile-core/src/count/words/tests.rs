@@ -104,6 +104,41 @@ fn a_table_is_spilled_before_its_offsets_overflow() {
 }
 
 #[test]
+fn a_table_is_spilled_within_a_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let text: String = (0..1000).map(|i| format!("{} ", i * i % 17)).collect();
+    let documents = [(text.clone(), 0), ("a b".to_owned(), 1), (text, 2)];
+    let lengths = [1, 2, 7, MAX_WORDS];
+    let (found, _) = count_documents(folder.path(), &documents, &lengths, 1, 1).unwrap();
+    let expected = count_naively(&documents, &lengths);
+    let mut expected: Vec<_> = expected.into_iter().map(|((_, key), n)| (key, n)).collect();
+    let mut found = words_and_counts(&found);
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_document_with_many_times_its_bytes_of_ngrams_is_spilled_before_its_end() {
+    let lengths: Vec<usize> = (1..=MAX_WORDS).collect();
+    let mut table = WordTable::new(&lengths, 1 << 16, false);
+    let text: String = (0..300).map(|i| format!("{i:x} ")).collect();
+    let mut n_bytes_at_spills = Vec::new();
+    let spill = |table: &mut WordTable<'_>| {
+        n_bytes_at_spills.push(table.text.len() - table.n_kept);
+        table.clear();
+        assert!(table.words.len() < MAX_WORDS);
+        Ok(())
+    };
+    table.add(&text, 0, spill).unwrap();
+    assert!(n_bytes_at_spills.len() > 1, "{n_bytes_at_spills:?}");
+    assert_eq!(
+        n_bytes_at_spills.iter().sum::<usize>() + table.text.len() - table.n_kept,
+        text.len()
+    );
+}
+
+#[test]
 fn a_document_that_fits_no_table_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let documents = [("a".repeat(MAX_TEXT_BYTES / MAX_GROWTH + 1), 0)];

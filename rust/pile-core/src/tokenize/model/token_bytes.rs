@@ -72,6 +72,11 @@ impl TokenBytes {
         self.lengths[self.index(id)] as usize
     }
 
+    /// Bytes of the longest token.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
+    }
+
     fn index(&self, id: i64) -> usize {
         usize::try_from(id).map_or(self.slots.len() - 1, |id| id.min(self.slots.len() - 1))
     }

@@ -382,7 +382,8 @@ fn pretokens_of_vocab(ids: &FxHashMap<String, u32>) -> FxHashMap<Box<[u8]>, u32>
 /// Adds `added` to `ids`.
 ///
 /// Hugging Face `tokenizers` ignores the ids of added tokens in the file: it takes that of the vocabulary, or the
-/// next free one. A file whose ids differ from these is ambiguous and refused.
+/// next one after as many as the vocabulary has tokens, whatever their ids. A file whose ids differ from these is
+/// ambiguous and refused.
 fn add_tokens(
     ids: &mut FxHashMap<String, u32>,
     added: &[AddedToken],
@@ -396,14 +397,14 @@ fn add_tokens(
                 "added_tokens[{i}]: {content:?} is empty or repeated"
             ));
         }
-        let known = ids.get(content).copied();
-        let expected = known.unwrap_or(next);
+        let expected = ids.get(content).copied().unwrap_or(next);
         if id != expected {
             let what = format!("added_tokens[{i}]: {content:?} has id {id}, expected {expected}");
             return Err(what);
         }
-        next = next.max(id + 1);
-        ids.insert(content.clone(), id);
+        if ids.insert(content.clone(), id).is_none() {
+            next += 1;
+        }
     }
     Ok(())
 }

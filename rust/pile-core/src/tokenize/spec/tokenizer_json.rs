@@ -371,9 +371,16 @@ fn added_token(node: &JsonNode<'_>) -> Result<AddedToken> {
         "normalized",
         "special",
     ])?;
+    let (id, content) = (node.key("id"), node.key("content").text()?);
     Ok(AddedToken {
-        id: node.key("id").number()?,
-        content: node.key("content").text()?.to_owned(),
+        id: match id.number()? {
+            found if found <= MAX_ID => found,
+            found => {
+                let what = format!("id {found} of token {content:?} is above {MAX_ID}");
+                return Err(id.wrong(&what));
+            }
+        },
+        content: content.to_owned(),
         is_special: node.key("special").flag()?,
         is_normalized: node.key("normalized").flag()?,
         is_single_word: node.key("single_word").flag()?,
