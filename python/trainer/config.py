@@ -508,6 +508,9 @@ def completed(
     optimizer = _adamw(config.optimizer, published)
     if branch is not None and branch.step >= steps:
         raise ConfigError(f"branches off after step {branch.step}, and has {counted(steps, 'step')} in all")
+    if branch is not None and (past := [step for step in config.skip_steps if step < branch.step]):
+        what = f"skip_steps names step {past[0]}, which was trained on before the branch's first"
+        raise ConfigError(f"{what}, {branch.step}; branch from an earlier one")
     shape = config.model.shape(seq_length, n_known)
     if (n_stages := config.deepspeed.pipeline_stages) > shape.n_layers:
         raise ConfigError(

@@ -357,9 +357,26 @@ def _check_tokenizers(made: list[manifest.Manifest], given: TokenizerFile | None
 
 
 def finished(run: Run, *, force: bool) -> manifest.Manifest | None:
-    """The manifest of this very run if it is done. Raises OutputExistsError if another run is."""
+    """The manifest of this very run if it is done.
+
+    Raises:
+        OutputExistsError: Another run is done.
+        ConfigError: As `refuse_skipping_the_past`.
+    """
     path = run.config.output / MANIFEST_FILE
-    return manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
+    found = manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
+    if found is not None:
+        refuse_skipping_the_past(run)
+    return found
+
+
+def refuse_skipping_the_past(run: Run) -> None:
+    """Raises ConfigError for a step to skip that was trained on before the newest state."""
+    path = run.config.output / LOG_FILE
+    for line in read_log(path) if run.config.skip_steps else ():
+        if line["step"] in run.config.skip_steps and "skipped" not in line:
+            what = f"skip_steps names step {line['step']}, which was trained on before the newest state"
+            raise ConfigError(f"{what}; branch from an earlier one ({path})")
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import trainer
 from pile_tools import manifest
+from pile_tools.errors import ConfigError
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from trainer.branching import config_of_branch, find_source, threads_of_source
@@ -112,6 +113,9 @@ def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path,
     assert (other.micro_batch_size, other.deepspeed, other.skip_steps) == (None, Sharding(), (4, 7, 30))
     changed = recipe(config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.2}), run.order, n_known)
     assert (changed.stages, changed.optimizer.lr, changed.optimizer.min_lr) == ((), 0.2, 0.02)
+    past = config_of_branch(after, tmp_path / "b", {"skip_steps": [7]}, {})
+    with pytest.raises(ConfigError, match="step 7, which was trained on before the branch's first, 20"):
+        recipe(past, run.order, n_known)
 
 
 def write_model(folder: Path, kind: str) -> set[str]:
