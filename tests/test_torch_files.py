@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import collections
+import copy
 import gzip
 import io
 import lzma
@@ -161,6 +162,20 @@ def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02N.")
     with pytest.raises(FormatError, match="compressed"):
+        check(path)
+
+
+def test_records_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """Each record takes memory of its own: a file of some MB would take any amount."""
+    path = tmp_path / "weights.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02N.")
+        archive.writestr("archive/data/0", bytes(4096))
+        for number in range(1, 9):
+            entry = copy.copy(archive.getinfo("archive/data/0"))
+            entry.filename = entry.orig_filename = f"archive/data/{number}"
+            archive.filelist.append(entry)
+    with pytest.raises(FormatError, match="records have more bytes than the file"):
         check(path)
 
 

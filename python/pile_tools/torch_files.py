@@ -107,6 +107,9 @@ def archived_pickle(path: Path, reader: ArchiveReader) -> bytes:
             raise FormatError(f"expected one pickle, data.pkl, in the archive, got {names} ({path})")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise FormatError(f"the archive is compressed, which torch.save never does ({path})")
+        # Records of two names can share their bytes, and each of them takes memory of its own.
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise FormatError(f"the archive's records have more bytes than the file ({path})")
         if pickles[0].file_size > MAX_PICKLE_BYTES:
             raise FormatError(
                 f"data.pkl has {pickles[0].file_size} bytes, expected at most {MAX_PICKLE_BYTES} ({path})"

@@ -118,6 +118,27 @@ def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path,
         recipe(past, run.order, n_known)
 
 
+def test_a_source_among_the_files_of_the_run_is_refused(order: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """With --force the run would remove it, and then miss it."""
+    inside = tmp_path / "run" / "checkpoints" / "step8"
+    inside.mkdir(parents=True)
+    (inside / "config.json").touch()
+    save_file({"a": torch.zeros(1)}, inside / "model.safetensors")
+    (links := tmp_path / "links").mkdir()
+    for path in inside.iterdir():
+        (links / path.name).symlink_to(path)
+    for source in (inside, links):
+        config = TrainConfig(
+            order=order,
+            output=tmp_path / "run",
+            tokenizer=tokenizer,
+            model=ModelConfig(hidden_size=32, n_layers=1, n_heads=2),
+            branch=BranchConfig(source=source, fresh_moments=True, rewarm=1),
+        )
+        with pytest.raises(ConfigError, match=r"branch\.source is among the files of the run"):
+            plan(config)
+
+
 def write_model(folder: Path, kind: str) -> set[str]:
     """Writes two tensors as weights of a kind; returns the names of its files."""
     folder.mkdir()
