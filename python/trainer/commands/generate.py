@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pile_tools import Tokenizer
-from pile_tools.checked import MAX_SEED
+from pile_tools.arguments import LARGEST
 from pile_tools.commands import artifacts, options
 from pile_tools.devices import check_device
 from pile_tools.errors import ConfigError, FormatError, PileError
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     help="Choose among the most likely tokens of this probability together.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Of the random choices."
+    "--seed", type=click.IntRange(0, LARGEST), default=0, show_default=True, help="Of the random choices."
 )
 @click.option(
     "--batch-size", type=click.IntRange(1, 1 << 16), default=16, show_default=True, help="Prompts at once."
