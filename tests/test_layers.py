@@ -27,7 +27,7 @@ LAYERS = [
     "errors start types",
     "_core",
     "config sizes checked terminal",
-    "kinds files pickles progress unchanged",
+    "devices kinds files pickles progress unchanged",
     "torch_files",
     "scratch_folders",
     "manifest",

@@ -172,7 +172,7 @@ def starts_with_item(path: Path, text_field: str) -> bool:
 
 
 def task_name(path: Path, given: str | None) -> str:
-    """The name of the task in `clean.json`: `given`, or that of the file without `.jsonl` or `.json`.
+    """The name of the task in `clean.json`: `given`, or that of the file without its suffix.
 
     Bytes of a file's name that are not UTF-8 become U+FFFD. Raises ConfigError for a name that is empty or
     not valid Unicode.
@@ -182,8 +182,7 @@ def task_name(path: Path, given: str | None) -> str:
         name = given
     else:
         name = os.fsencode(path.name).decode(errors="replace")
-        for suffix in (".jsonl", ".json", ".ndjson"):
-            name = name.removesuffix(suffix)
+        name = re.sub(r"\.(jsonl|ndjson|json)\Z", "", name)
     if not name:
         raise ConfigError(f"the task has no name; give one ({path})")
     return name

@@ -18,6 +18,9 @@ Shape: TypeAlias = Any
 #: Documents that `dedup` takes at most: the core numbers them with 32 bits.
 MAX_DOCUMENTS = (1 << 32) - 2
 
+#: Pictures of a report at most: each becomes a part of the page. `vqgan-clip demo` makes six.
+MAX_PICTURES = 16
+
 
 def _count(values: Values, key: str) -> None:
     values.integer(key)
@@ -462,6 +465,11 @@ def _check_signatures(settings: Values, summary: Values) -> None:
         raise summary.refuse("shards", f"at most {MAX_DOCUMENTS:,} documents")
 
 
+def _check_pictures(settings: Values, summary: Values) -> None:
+    if len(summary.objects("pictures")) > MAX_PICTURES:
+        raise summary.refuse("pictures", f"at most {MAX_PICTURES} pictures")
+
+
 def _check_ngrams(settings: Values, summary: Values) -> None:
     if [of.integer("n") for of in summary.objects("lengths")] != settings.integers("n"):
         raise summary.refuse("lengths", "those of the settings")
@@ -487,6 +495,7 @@ _RULES: Mapping[str, Callable[[Values, Values], None]] = {
     "contamination": _check_contamination,
     "signatures": _check_signatures,
     "tokens": _check_tokens,
+    "pictures": _check_pictures,
     "ngrams": _check_ngrams,
     "terms": _check_terms,
     _ARITHMETIC: _check_curves,

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from pile_tools import Order, Tokenizer, manifest
-from pile_tools.errors import FormatError, PileError
+from pile_tools.errors import FormatError, PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.terminal import counted
-from pile_tools.tokenizers import tokenizer_in
+from pile_tools.tokenizers import TOKENIZER_FILE, tokenizer_in
 from studies.checked import items, record, text, whole
 from trainer.checkpoint.folders import checkpoints_folder, step_folder
 from trainer.config import MAX_COUNT
@@ -63,8 +63,18 @@ class Run:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer in the checkpoints, or None if they have none."""
-        found = tokenizer_in(self.checkpoint(self.checkpoints[-1]))
+        """The tokenizer in the checkpoints, or None if they have none.
+
+        Raises:
+            VerifyError: It is not the one that the manifest of the last checkpoint lists.
+            FormatError, OSError: It cannot be read.
+        """
+        folder = self.checkpoint(self.checkpoints[-1])
+        found = tokenizer_in(folder)
+        listed = {entry["path"]: entry["sha256"] for entry in manifest.read(folder / MANIFEST_FILE).outputs}
+        if (found.sha256 if found else None) != listed.get(TOKENIZER_FILE):
+            path = folder / TOKENIZER_FILE
+            raise VerifyError(f"missing, or not the file that the checkpoint was written with ({path})")
         return found.load() if found else None
 
     def checkpoint(self, step: int) -> Path:

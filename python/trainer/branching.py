@@ -28,6 +28,7 @@ from trainer.config import (
     StageConfig,
     TrainConfig,
     ValidationConfig,
+    completed,
 )
 from trainer.launcher import process_count
 from trainer.log import BY_NAME, LOG_FILE, read_log
@@ -168,12 +169,10 @@ def config_of_branch(
         folder = output
     run_file = folder / RUN_FILE
     if run_file.is_file():
-        values = _values_of_run(manifest.read(run_file), branch.step)
-        try:
-            # Without the changes: what is wrong here is the file's fault.
-            from_values(TrainConfig, {**values, "output": str(output)}, str(run_file))
-        except ConfigError as err:
-            raise FormatError(f"not the settings of a run: {err}") from err
+        found = manifest.read(run_file)
+        values = _values_of_run(found, branch.step)
+        # Without the changes: what is wrong here is the file's fault.
+        _check_source(found, {**values, "output": str(output)})
         if "precision" in changes:
             # They may not fit another one, in memory or by rule.
             values = {name: value for name, value in values.items() if name not in _SHARING}
@@ -188,9 +187,22 @@ def config_of_branch(
         values["optimizer"].pop("min_lr", None)
     where = f"branch of {branch.source}"
     skipped = {*_named_skips(folder, branch.step), *changes.get("skip_steps", ())}
-    own = {"output": str(output), "skip_steps": sorted(skipped)}
-    made = from_values(TrainConfig, {**values, **changes, **own}, where)
+    of_branch = {"output": str(output), "skip_steps": sorted(skipped)}
+    made = from_values(TrainConfig, {**values, **changes, **of_branch}, where)
     return replace(made, branch=branch)
+
+
+def _check_source(found: Manifest, values: dict[str, Any]) -> None:
+    """Raises FormatError for a manifest of a run, read as a config's values, that no run can have."""
+    settings = found.checked_settings
+    steps, batch_size, seq_length = (
+        settings.integer(name, 1) for name in ("steps", "batch_size", "shape.max_positions")
+    )
+    try:
+        config = from_values(TrainConfig, values, "settings")
+        completed(config, steps, batch_size, seq_length, None)
+    except ConfigError as err:
+        raise FormatError(f"not the settings of a run: {err} ({found.path})") from err
 
 
 def _values_of_run(found: Manifest, step: int) -> dict[str, Any]:

@@ -313,6 +313,17 @@ class TrainConfig:
             raise ConfigError(f"zero_stage 0 needs precision fp32, got {self.precision}; take zero_stage 1")
         if self.deepspeed.pipeline_stages > 1:
             self._check_pipeline()
+        if self.stages and self.steps not in (None, self._stage_steps):
+            raise ConfigError(f"the stages have {counted(self._stage_steps, 'step')}, steps = {self.steps}")
+
+    @property
+    def _stage_steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def given_steps(self) -> int | None:
+        """Updates as given, or those of its stages; None if neither says it."""
+        return self.steps or self._stage_steps or None
 
     def _check_pipeline(self) -> None:
         """Raises ConfigError for what pipeline stages were not built or not tested with."""
@@ -470,11 +481,11 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         ConfigError: Steps or batch size are nowhere given, or the order is too short for them.
     """
     published = config.model.published
-    steps = config.steps or sum(stage.steps for stage in config.stages) or order.steps
+    steps = config.given_steps or order.steps
     batch_size = config.batch_size or order.batch_size
     if published is not None:
         steps, batch_size = steps or published.steps, batch_size or published.batch_size
-    _check_stages(config, order, steps)
+    _check_stages(config, order)
     if steps is None or batch_size is None:
         raise ConfigError(
             f"the order names no steps and batch size; give steps and batch_size ({order.name})"
@@ -482,11 +493,25 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     if steps * batch_size > len(order.samples):
         found = f"{counted(steps, 'step')} of {batch_size} need {counted(steps * batch_size, 'sample')}"
         raise ConfigError(f"{found}, the order has {len(order.samples)} ({order.name})")
-    optimizer = _adamw(config.optimizer, config.model.published)
-    branch = config.branch
+    return completed(config, steps, batch_size, order.seq_length, n_known)
+
+
+def completed(
+    config: TrainConfig, steps: int, batch_size: int, seq_length: int, n_known: int | None
+) -> Recipe:
+    """The config with these steps, and every default filled in that is not the order's.
+
+    Raises:
+        ConfigError: Values that do not fit each other.
+    """
+    published, branch = config.model.published, config.branch
+    optimizer = _adamw(config.optimizer, published)
     if branch is not None and branch.step >= steps:
         raise ConfigError(f"branches off after step {branch.step}, and has {counted(steps, 'step')} in all")
-    shape = config.model.shape(order.seq_length, n_known)
+    if branch is not None and (past := [step for step in config.skip_steps if step < branch.step]):
+        what = f"skip_steps names step {past[0]}, which was trained on before the branch's first"
+        raise ConfigError(f"{what}, {branch.step}; branch from an earlier one")
+    shape = config.model.shape(seq_length, n_known)
     if (n_stages := config.deepspeed.pipeline_stages) > shape.n_layers:
         raise ConfigError(
             f"pipeline_stages {n_stages} needs {n_stages} blocks at least, got {shape.n_layers}"
@@ -505,13 +530,11 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     )
 
 
-def _check_stages(config: TrainConfig, order: Order, steps: int | None) -> None:
-    """Raises ConfigError unless stages have the steps of the run, and of the stages of its order."""
-    given = [stage.steps for stage in config.stages]
-    if given and sum(given) != steps:
-        raise ConfigError(f"the stages have {counted(sum(given), 'step')}, steps = {steps}")
+def _check_stages(config: TrainConfig, order: Order) -> None:
+    """Raises ConfigError unless stages have the steps of those of the order."""
     if order.manifest is None or not order.manifest.checked_settings.has("stages"):
         return
+    given = [stage.steps for stage in config.stages]
     of_order = [stage.integer("steps") for stage in order.manifest.checked_settings.objects("stages")]
     if given and given != of_order:
         raise ConfigError(f"stages of {given} steps, those of the order have {of_order} ({order.name})")

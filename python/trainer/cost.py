@@ -34,6 +34,8 @@ Operations of a token, forward and backward, without what is computed again:
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
 from pile_tools.errors import ConfigError
@@ -176,7 +178,14 @@ def fitting_rows(setup: Setup, stage: int, *, recompute: bool, at_most: int | No
     free = setup.memory * USABLE_SHARE - sum(_states(setup, stage)) - loss_bytes(setup)
     n_fitting = int(max(0.0, free) // activations(setup, recompute=recompute))
     largest = min(n_fitting, setup.share if at_most is None else at_most)
-    return next((rows for rows in range(largest, 0, -1) if setup.share % rows == 0), 0)
+    return max((rows for rows in _divisors(setup.share) if rows <= largest), default=0)
+
+
+@functools.cache
+def _divisors(n: int) -> list[int]:
+    """The divisors of a share of a batch. A second for the largest batch: counting down would have no end."""
+    small = [k for k in range(1, math.isqrt(n) + 1) if n % k == 0]
+    return [*small, *(n // k for k in small)]
 
 
 def _states(job: Setup, stage: int) -> tuple[int, int, int]:

@@ -11,13 +11,14 @@ is equal is not found.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from pile_tools import checked, http_client
 from pile_tools.errors import ConfigError, FormatError
@@ -31,11 +32,15 @@ FORMATS = {
     "torch": re.compile(r"pytorch_model(?:-([0-9]{5})-of-([0-9]{5}))?\.bin"),
 }
 
-#: Maximum bytes of the header of a safetensors file: the format's own limit is 100 MB, that of 12B has 70 kB.
+#: Maximum bytes of the headers of a branch's safetensors. The format's limit for one is 100 MB, that of 12B
+#: has 70 kB.
 MAX_HEADER_BYTES = 16 << 20
 
-#: Maximum branches of a suite.
-MAX_BRANCHES = 10_000
+#: Maximum branches of a suite, and files of weights in all of them. Pythia has 155 branches of a few files.
+MAX_BRANCHES, MAX_FILES = 10_000, 100_000
+
+#: Name, type and shape.
+_Tensor: TypeAlias = tuple[str, str, list[int]]
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 
@@ -47,7 +52,8 @@ class Branch:
     Attributes:
         name: Such as `step3000`.
         files: By format, names and hashes of its files, ordered; a format that it lacks is missing.
-        tensors: Names, types and shapes of all tensors in its safetensors, as JSON; None without such files.
+        tensors: SHA-256 of the names, types and shapes of all tensors in its safetensors; None without such
+            files.
     """
 
     name: str
@@ -58,6 +64,11 @@ class Branch:
     def step(self) -> int | None:
         """The step in its name."""
         return step_of(self.name)
+
+    @property
+    def n_files(self) -> int:
+        """Its files of weights."""
+        return sum(map(len, self.files.values()))
 
 
 @dataclass(frozen=True)
@@ -111,9 +122,13 @@ def compare(address: str, on_branch: Callable[[int, int], None] = lambda done, t
     hub, name = _parsed(address)
     server = ServerReader()
     names = _branch_names(server, f"{hub}/api/models/{name}/refs")
-    branches = []
+    branches: list[Branch] = []
+    n_files = 0
     for number, branch in enumerate(names, 1):
         branches.append(_branch(server, hub, name, branch))
+        n_files += branches[-1].n_files
+        if n_files > MAX_FILES:
+            raise FormatError(f"more than {MAX_FILES:,} files of weights ({address})")
         on_branch(number, len(names))
     return _compared(address, branches, server.bytes_moved)
 
@@ -155,7 +170,8 @@ def _branch(server: ServerReader, hub: str, name: str, branch: str) -> Branch:
     # The listing is an array; as a value of an object it is checked like any other JSON of ours.
     listed = _object(b'{"files": ' + server.listing(url) + b"}", url).objects("files")
     files: dict[str, list[tuple[str, str]]] = {}
-    headers = []
+    tensors: list[_Tensor] = []
+    n_left = MAX_HEADER_BYTES
     for entry in listed:
         path = entry.text("path")
         kind = next((kind for kind, pattern in FORMATS.items() if pattern.fullmatch(path)), None)
@@ -164,9 +180,15 @@ def _branch(server: ServerReader, hub: str, name: str, branch: str) -> Branch:
         size = entry.integer("size", at_most=MAX_FILE_BYTES)
         files.setdefault(kind, []).append((path, _hash(entry, size)))
         if kind == "safetensors":
-            headers.append(_header(server, f"{hub}/{name}/resolve/{branch}/{path}", size))
-    tensors = json.dumps(sorted(item for header in headers for item in header)) if headers else None
-    return Branch(branch, {kind: tuple(sorted(found)) for kind, found in files.items()}, tensors)
+            found, n_bytes = _header(server, f"{hub}/{name}/resolve/{branch}/{path}", size, n_left)
+            tensors += found
+            n_left -= n_bytes
+    digest = hashlib.sha256(json.dumps(sorted(tensors)).encode()).hexdigest()
+    return Branch(
+        branch,
+        {kind: tuple(sorted(found)) for kind, found in files.items()},
+        digest if "safetensors" in files else None,
+    )
 
 
 def _hash(entry: checked.Values, size: int) -> str:
@@ -179,25 +201,30 @@ def _hash(entry: checked.Values, size: int) -> str:
     return f"git:{entry.hexadecimal('oid', 40)}"
 
 
-def _header(server: ServerReader, url: str, size: int) -> list[tuple[str, str, list[int]]]:
-    """Names, types and shapes of the tensors in a safetensors file, by two range requests.
+def _header(server: ServerReader, url: str, size: int, at_most: int) -> tuple[list[_Tensor], int]:
+    """The tensors in a safetensors file, and the bytes of its header, by two range requests.
 
     Source: the format of safetensors: 8 bytes with the length of the header, and the header in JSON.
     """
     if size < 8:
         raise FormatError(f"not a safetensors file: {size} bytes ({url})")
     n = int.from_bytes(server.range(url, 0, 8, size), "little")
-    if not 2 <= n <= min(MAX_HEADER_BYTES, size - 8):
+    if not 2 <= n <= size - 8:
         raise FormatError(f"not a safetensors file: a header of {n:,} of {size:,} bytes ({url})")
+    if n > at_most:
+        raise FormatError(
+            f"headers of more than {MAX_HEADER_BYTES:,} bytes in a branch's safetensors ({url})"
+        )
     values = checked.parse_json(server.range(url, 8, n, size), url, "a header of safetensors")
-    found, ranges = [], []
+    found: list[_Tensor] = []
+    ranges = []
     for name in values.values:
         if name != "__metadata__":
             tensor = values.object(name)
             found.append((name, tensor.text("dtype"), tensor.integers("shape")))
             ranges.append(tensor.integers("data_offsets"))
     _check_tiled(ranges, size - 8 - n, url)
-    return found
+    return found, n
 
 
 def _check_tiled(ranges: list[list[int]], n_bytes: int, url: str) -> None:

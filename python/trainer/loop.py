@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pile_tools import _core, manifest
-from pile_tools.errors import ConfigError, FormatError, PileError
+from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, echo, note, shell_quote
@@ -300,16 +300,7 @@ def _prepare(run: Run, scratch: Path, force: bool) -> None:
     if saved is not None:
         check_steps(run, saved)
     records.rewind(run, saved, scratch)
-    _refuse_skipping_the_past(run)
-
-
-def _refuse_skipping_the_past(run: Run) -> None:
-    """Raises ConfigError for a step to skip that was trained on before the newest state."""
-    path = run.config.output / LOG_FILE
-    for line in read_log(path):
-        if line["step"] in run.config.skip_steps and "skipped" not in line:
-            what = f"skip_steps names step {line['step']}, which was trained on before the newest state"
-            raise ConfigError(f"{what}; branch from an earlier one ({path})")
+    runs.refuse_skipping_the_past(run)
 
 
 def _open_source(run: Run, ranks: Processes) -> OpenState | None:

@@ -19,7 +19,7 @@ import dataclasses
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -259,7 +259,10 @@ def plan(config: TrainConfig) -> Run:
         FormatError: An input is malformed.
         OSError: An input cannot be read.
     """
-    _refuse_own_files(config)
+    inputs = [("order", config.order), ("tokenizer", config.tokenizer)]
+    inputs += [("validation.order", config.validation.order)] if config.validation else []
+    inputs += [("branch.source", config.branch.source)] if config.branch else []
+    _refuse_own_files(config.output, [(name, given) for name, given in inputs if given])
     if config.tensorboard:
         tensorboard.require()
     order = open_order(config.order)
@@ -273,6 +276,10 @@ def plan(config: TrainConfig) -> Run:
         n_known = tokenizer.vocab_size
     planned = recipe(config, order, n_known)
     branched = find_source(config.branch, config.output) if config.branch else None
+    if branched is not None:
+        # Weights can be links to files elsewhere.
+        named = [("branch.source", Path(entry["path"])) for entry in branched.inputs]
+        _refuse_own_files(config.output, named)
     validation = _validation_order(config, order)
     if planned.attention_within_documents:
         for rows in filter(None, (order, validation)):
@@ -333,16 +340,12 @@ def _vocab_size(made: list[manifest.Manifest]) -> int | None:
     return max((summary.integer("vocab_size", 1, MAX_VOCABULARY) for summary in summaries), default=None)
 
 
-def _refuse_own_files(config: TrainConfig) -> None:
+def _refuse_own_files(output: Path, inputs: Sequence[tuple[str, Path]]) -> None:
     """Raises ConfigError for an input among the files of the run or its scratch, which it would remove."""
-    inputs = {"order": config.order, "tokenizer": config.tokenizer}
-    inputs |= {"validation.order": config.validation.order} if config.validation else {}
-    for name, given in inputs.items():
-        if given and folders.is_among(given, config.output):
+    for name, given in inputs:
+        if folders.is_among(given, output):
             raise ConfigError(f"{name} is among the files of the run; copy it elsewhere first ({given})")
-    publish.refuse_in_scratch(
-        config.output / SCRATCH_FOLDER, [Path(given) for given in inputs.values() if given]
-    )
+    publish.refuse_in_scratch(output / SCRATCH_FOLDER, [given for _, given in inputs])
 
 
 def _check_tokenizers(made: list[manifest.Manifest], given: TokenizerFile | None) -> None:
@@ -357,9 +360,26 @@ def _check_tokenizers(made: list[manifest.Manifest], given: TokenizerFile | None
 
 
 def finished(run: Run, *, force: bool) -> manifest.Manifest | None:
-    """The manifest of this very run if it is done. Raises OutputExistsError if another run is."""
+    """The manifest of this very run if it is done.
+
+    Raises:
+        OutputExistsError: Another run is done.
+        ConfigError: As `refuse_skipping_the_past`.
+    """
     path = run.config.output / MANIFEST_FILE
-    return manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
+    found = manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
+    if found is not None:
+        refuse_skipping_the_past(run)
+    return found
+
+
+def refuse_skipping_the_past(run: Run) -> None:
+    """Raises ConfigError for a step to skip that was trained on before the newest state."""
+    path = run.config.output / LOG_FILE
+    for line in read_log(path) if run.config.skip_steps else ():
+        if line["step"] in run.config.skip_steps and "skipped" not in line:
+            what = f"skip_steps names step {line['step']}, which was trained on before the newest state"
+            raise ConfigError(f"{what}; branch from an earlier one ({path})")
 
 
 @contextlib.contextmanager

@@ -169,11 +169,12 @@ class Frames:
             or_else="--force replaces it",
         )
 
-    @property
-    def paths(self) -> list[Path]:
-        """The frames in the folder, by step."""
-        there = sorted(self.folder.iterdir()) if self.folder is not None else []
-        return [path for path in there if is_frame_name(path.name)]
+    def paths(self, n_steps: int) -> list[Path]:
+        """The frames in the folder that show a run of `n_steps` steps, by step."""
+        there = self.folder.iterdir() if self.folder is not None else ()
+        steps = {int(path.stem.removeprefix("step-")): path for path in there if is_frame_name(path.name)}
+        # There may be more: of the same run with other steps between frames, or of a longer one.
+        return [steps[step] for step in sorted(steps) if step % self.every == 0 and step <= n_steps]
 
 
 def sheet(labelled: Sequence[tuple[str, Image.Image]]) -> Image.Image:
@@ -225,13 +226,16 @@ def write_video(path: Path, frames: Sequence[Path], rate: int, *, force: bool) -
     scaled = f"scale=iw*{scale}:ih*{scale}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
 
     def encode(temporary: Path) -> None:
+        # ffmpeg chooses the container by the suffix, which the temporary file of a pipe lacks.
+        encoded = temporary.with_name(path.name)
         # Images through a pipe: the names' numbers may have gaps, and globs are not compiled in everywhere.
         command = [ffmpeg, "-loglevel", "error", "-y", "-f", "image2pipe", "-framerate", str(rate)]
-        command += ["-c:v", "png", "-i", "-", "-vf", scaled, "-c:v", "libx264", "-crf", "17", str(temporary)]
+        command += ["-c:v", "png", "-i", "-", "-vf", scaled, "-c:v", "libx264", "-crf", "17", str(encoded)]
         data = b"".join(frame.read_bytes() for frame in frames)
         done = subprocess.run(command, input=data, capture_output=True, check=False)
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
             raise PileError(f"ffmpeg failed: {reason[0]}; the frames are in {frames[0].parent} ({path})")
+        encoded.replace(temporary)
 
     publish.write_file(path, encode, force=force, or_else="--force replaces it")

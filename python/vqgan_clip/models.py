@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from pile_tools import files
-from pile_tools.errors import ConfigError, first_line
+from pile_tools.devices import check_device
+from pile_tools.errors import ConfigError
 from vqgan_clip import clips
 from vqgan_clip.clips import Clip
 from vqgan_clip.toy import stored
@@ -62,7 +63,7 @@ def load_models(
         if str(weights) != TOY:
             raise ConfigError(f"the weights {weights} need a CLIP; give its folder or name as clip")
         clip = (TOY,)
-    _check_device(device)
+    check_device(device, torch.zeros)
     vqgan, provenance = load_weights(weights, sha256=sha256)
     loaded = [_load_clip(str(name)) for name in clip]
     hashes = {"vqgan": provenance.sha256, "clip": [digests for _, digests in loaded]}
@@ -70,15 +71,6 @@ def load_models(
         if isinstance(found, torch.nn.Module):
             found.to(device)
     return Models(vqgan.to(device), [found for found, _ in loaded], hashes)
-
-
-def _check_device(device: str) -> None:
-    """Raises ConfigError for a device that this machine or this torch does not have."""
-    try:
-        # The device `meta` holds no values.
-        torch.zeros((), device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as err:
-        raise ConfigError(f"no device {device!r} here: {first_line(err)}") from err
 
 
 def _load_clip(name: str) -> tuple[Clip, dict[str, str]]:

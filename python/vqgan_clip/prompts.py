@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pile_tools.errors import ConfigError
 from vqgan_clip.config import MAX_MEASURE
 
-#: Prompts of one picture; each costs a distance per view and step.
-_MAX_PROMPTS = 100
+#: Texts, and images, that are prompts of one picture; each costs a distance per view and step.
+MAX_PROMPTS = 100
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.IGNORECASE)
 
 
@@ -37,8 +37,8 @@ def parse_prompts(text: str) -> tuple[Prompt, ...]:
     Raises: ConfigError if there is none, or one is empty or has a weight that is no weight.
     """
     parts = re.split(r"(?<!\\)\|", text)
-    if len(parts) > _MAX_PROMPTS:
-        raise ConfigError(f"{len(parts):,} prompts; at most {_MAX_PROMPTS} can be given")
+    if len(parts) > MAX_PROMPTS:
+        raise ConfigError(f"{len(parts):,} prompts; at most {MAX_PROMPTS} can be given")
     return tuple(parse_prompt(part.replace("\\|", "|")) for part in parts)
 
 

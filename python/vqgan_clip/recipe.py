@@ -13,7 +13,7 @@ from pile_tools import files, manifest
 from pile_tools.checked import is_utf8
 from pile_tools.errors import ConfigError
 from vqgan_clip.config import GuidanceConfig
-from vqgan_clip.prompts import parse_prompt, parse_prompts
+from vqgan_clip.prompts import MAX_PROMPTS, parse_prompt, parse_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Starts that are no file.
 STARTS = ("noise", "codes", "gradient")
+
+#: Maximum CLIP models, which are all in memory: the text of a PNG can name any number.
+_MAX_CLIPS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,10 @@ class Recipe:
             parse_prompts(self.prompts)
         for text in self.image_prompts:
             parse_prompt(text)
+        if len(self.clip) > _MAX_CLIPS:
+            raise ConfigError(f"{len(self.clip):,} CLIP models; at most {_MAX_CLIPS} can be given")
+        if (n_images := len(self.image_prompts)) > MAX_PROMPTS:
+            raise ConfigError(f"{n_images:,} image prompts; at most {MAX_PROMPTS} can be given")
         if not 1 <= self.threads <= configs.MAX_THREADS:
             raise ConfigError(f"threads must be from 1 to {configs.MAX_THREADS:,}, got {self.threads}")
         if not 0 <= self.seed < 1 << 63:

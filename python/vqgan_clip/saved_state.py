@@ -20,10 +20,10 @@ _KEY = "vqgan-clip state of"
 
 
 def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
-    """Publishes a state; an older one is replaced.
+    """Publishes a state; an older one of the same job is replaced.
 
     Raises:
-        OutputExistsError: A file that is no state has this name.
+        OutputExistsError: A file that is no state of this job has this name.
         OSError: The file cannot be written.
     """
 
@@ -36,8 +36,8 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
     publish.write_file(
         path,
         fill,
-        # The metadata are the first entry of the header.
-        is_ours=lambda head: _KEY.encode() in head,
+        # The metadata are the first entry of the header. Another run may have written since `load`.
+        is_ours=lambda head: f'"{_KEY}":"{job} '.encode() in head,
         or_else="give the state another name",
     )
 

@@ -234,15 +234,14 @@ def _guides(
     texts = parse_prompts(prompts) if isinstance(prompts, str) else tuple(prompts)
     if not texts and not image_prompts:
         raise ConfigError("no prompt; give a text or an image")
-    images = [
-        pictures.to_tensor(pictures.read_image(Path(prompt.text))).to(models.device)
-        for prompt in image_prompts
-    ]
     guides = []
     for clip in models.clips:
         encoded = clip.encode_texts([prompt.text for prompt in texts]) if texts else ()
         vectors = [vector[None] for vector in encoded]
-        vectors += [_view_vectors(clip, image, config, generator) for image in images]
+        for prompt in image_prompts:
+            # One at a time, as a small file can hold a large image.
+            image = pictures.to_tensor(pictures.read_image(Path(prompt.text))).to(models.device)
+            vectors.append(_view_vectors(clip, image, config, generator))
         targets = [
             Target(vector, prompt.weight, prompt.stop)
             for vector, prompt in zip(vectors, (*texts, *image_prompts), strict=True)

@@ -8,6 +8,7 @@ import pytest
 from tests.commands.conftest import command_of, every_command
 
 from pile_tools import checked, cli
+from pile_tools.arguments import LARGEST
 from pile_tools.arguments import checked as with_checked_types
 from pile_tools.errors import FormatError
 
@@ -37,6 +38,13 @@ def test_numbers_have_plain_digits(given: str, capsys: pytest.CaptureFixture[str
             assert parameter.type.convert("1", parameter, None) == 1 or option == "--min-lr"
         else:
             assert parameter.type.convert("12", parameter, None) == 12
+
+
+def test_no_range_in_the_help_is_cut_by_the_common_limit() -> None:
+    for program, name, option in number_options():
+        kind = next(p for p in command_of(program, name).params if p.opts[0] == option).type
+        if isinstance(kind, click.IntRange) and kind.max is not None:
+            assert kind.max <= LARGEST, (program, name, option)
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,24 @@ def test_terms_of_no_documents_are_counted_by_subset(answer: Any, tmp_path: Path
     assert [term["occurrences"] for term in json.loads(out)["summary"]["best"]] == [0, 0]
 
 
+def test_documents_without_subsets_are_counted_by_subset(answer: Any, tmp_path: Path) -> None:
+    """Of shards and of their dataset alike: that no document has a subset is known."""
+    (tmp_path / "s.jsonl").write_text('{"text": "alpha beta"}\n' * 3)
+    made = f"{tmp_path / 'd'}"
+    for command in (
+        f"tokenize {tmp_path / 's.jsonl'} -o {made} --tokenizer tok.tokenizer.json",
+        *(f"count-ngrams {inputs} --by-subset" for inputs in (made, tmp_path / "s.jsonl")),
+        *(f"count-terms terms.txt {inputs} --by-subset" for inputs in (made, tmp_path / "s.jsonl")),
+    ):
+        code, _, err = answer(command)
+        assert code == 0, err
+
+
+def test_within_needs_pairs(answer: Any) -> None:
+    code, _, err = answer("count-terms terms.txt shards --within 5")
+    assert (code, err) == (2, "error: --within means nothing for a count without --pairs; leave it out\n")
+
+
 def test_a_manifest_of_many_shards_is_read_once(
     place: Path, tmp_path: Path, manifests_read: Callable[[], list[Path]]
 ) -> None:

@@ -435,6 +435,8 @@ def test_odd_items_are_no_error(corpus: tuple[Path, Path], tmp_path: Path) -> No
         ("x.jsonl", "", None),
         ("x.jsonl", "\udcff", None),
         (".jsonl", None, None),
+        ("q.json.jsonl", None, "q.json"),
+        ("q.ndjson", None, "q"),
     ],
 )
 def test_the_task_has_the_name_of_the_file_or_a_given_one(

@@ -35,10 +35,14 @@ def write_run(folder: Path, order: Path, tokenizer: Path | None) -> Path:
     for step in CHECKPOINTS:
         checkpoint = folder / "checkpoints" / f"step{step}"
         checkpoint.mkdir(parents=True)
+        files_there: list[manifest.Entry] = []
         if tokenizer is not None:
             (checkpoint / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+            files_there.append(manifest.file_entry(checkpoint / "tokenizer.json", checkpoint))
         request = Request("checkpoint", {"step": step, **settings}, inputs)
-        manifest.write(checkpoint / "manifest.json", request, [], {"n_parameters": 12345, "tokens": step})
+        manifest.write(
+            checkpoint / "manifest.json", request, files_there, {"n_parameters": 12345, "tokens": step}
+        )
         outputs.append(manifest.file_entry(checkpoint / "manifest.json", folder))
     lines = [
         {"step": s, "tokens": (s + 1) * 320, "loss": 6 - s / 8, "lr": 1e-3 * (s + 1), "grad_norm": 1.0}

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
+from tests.studies.conftest import BATCH_SIZE, CHECKPOINTS, STEPS, write_run
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, Tokenizer, manifest
 from pile_tools.cli import run as run_cli
+from pile_tools.errors import VerifyError
 from pile_tools.jobs import stages, tokenize
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
@@ -42,6 +43,17 @@ def _study(run: Path, out: Path, canaries_file: Path | None = None, **more: Any)
     study.run(plan, out, **more)
     summary: dict[str, Any] = json.loads((out / "memorization.json").read_text())
     return summary
+
+
+def test_a_tokenizer_is_that_of_the_checkpoint(run_folder: Path) -> None:
+    path = run_folder / "checkpoints" / f"step{CHECKPOINTS[-1]}" / "tokenizer.json"
+    assert open_run(run_folder).tokenizer is not None
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(VerifyError, match="not the file that the checkpoint was written with"):
+        _ = open_run(run_folder).tokenizer
+    path.unlink()
+    with pytest.raises(VerifyError, match="missing"):
+        _ = open_run(run_folder).tokenizer
 
 
 def test_rows_are_evenly_spaced_and_some_lie_beyond_the_run(run_folder: Path) -> None:

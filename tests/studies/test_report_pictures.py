@@ -10,17 +10,18 @@ import pytest
 
 from pile_tools import manifest
 from pile_tools.errors import FormatError, PileError
+from pile_tools.kinds import MAX_PICTURES
 from pile_tools.manifest import MANIFEST_FILE, Request
 from studies.report.pictures import open_pictures, read_pictures
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
 
-def made(folder: Path, data: bytes = PNG, name: str = "a.png") -> Path:
+def made(folder: Path, data: bytes = PNG, name: str = "a.png", n: int = 1) -> Path:
     (folder / "a.png").write_bytes(data)
     outputs = [{"path": "a.png", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}]
     request = Request("pictures", {"steps": 1, "views": 1, "weights": "toy"})
-    summary = {"pictures": [{"path": name, "prompts": "a <b>", "about": "x"}]}
+    summary = {"pictures": [{"path": name, "prompts": "a <b>", "about": "x"}] * n}
     manifest.write(folder / MANIFEST_FILE, request, outputs, summary)
     return folder
 
@@ -41,6 +42,13 @@ def test_files_that_are_not_as_listed_are_refused(tmp_path: Path) -> None:
         read_pictures(open_pictures(made(tmp_path, b"<svg>")))
     with pytest.raises(FormatError, match=r"no output 'b\.png'"):
         read_pictures(open_pictures(made(tmp_path, name="b.png")))
+
+
+def test_a_page_has_some_pictures_only(tmp_path: Path) -> None:
+    """A manifest can list one file any number of times, each of which would become a part of the page."""
+    assert len(read_pictures(open_pictures(made(tmp_path, n=MAX_PICTURES)))) == MAX_PICTURES
+    with pytest.raises(FormatError, match="expected at most 16 pictures"):
+        open_pictures(made(tmp_path, n=MAX_PICTURES + 1))
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:

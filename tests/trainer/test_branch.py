@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import trainer
 from pile_tools import manifest
+from pile_tools.errors import ConfigError
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from trainer.branching import config_of_branch, find_source, threads_of_source
@@ -112,6 +113,30 @@ def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path,
     assert (other.micro_batch_size, other.deepspeed, other.skip_steps) == (None, Sharding(), (4, 7, 30))
     changed = recipe(config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.2}), run.order, n_known)
     assert (changed.stages, changed.optimizer.lr, changed.optimizer.min_lr) == ((), 0.2, 0.02)
+    past = config_of_branch(after, tmp_path / "b", {"skip_steps": [7]}, {})
+    with pytest.raises(ConfigError, match="step 7, which was trained on before the branch's first, 20"):
+        recipe(past, run.order, n_known)
+
+
+def test_a_source_among_the_files_of_the_run_is_refused(order: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """With --force the run would remove it, and then miss it."""
+    inside = tmp_path / "run" / "checkpoints" / "step8"
+    inside.mkdir(parents=True)
+    (inside / "config.json").touch()
+    save_file({"a": torch.zeros(1)}, inside / "model.safetensors")
+    (links := tmp_path / "links").mkdir()
+    for path in inside.iterdir():
+        (links / path.name).symlink_to(path)
+    for source in (inside, links):
+        config = TrainConfig(
+            order=order,
+            output=tmp_path / "run",
+            tokenizer=tokenizer,
+            model=ModelConfig(hidden_size=32, n_layers=1, n_heads=2),
+            branch=BranchConfig(source=source, fresh_moments=True, rewarm=1),
+        )
+        with pytest.raises(ConfigError, match=r"branch\.source is among the files of the run"):
+            plan(config)
 
 
 def write_model(folder: Path, kind: str) -> set[str]:

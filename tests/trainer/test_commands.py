@@ -108,6 +108,25 @@ def test_the_plan_of_a_config(call: Call, tmp_path: Path, order: Path) -> None:
     assert err.startswith("error: steps is not known: the order is missing")
 
 
+def test_the_plan_without_an_order_is_that_of_its_stages(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    head, stages = 'order = "missing"\noutput = "r"\n', "[[stages]]\nsteps = 500\n" * 2
+    dimensions = "[model]\nhidden_size = 32\nn_layers = 2\nn_heads = 4\nvocab_size = 100\n"
+    words = ["plan", path, "--gpus", 1, "--memory", 80, "--json"]
+    path.write_text(f'{head}[model]\npreset = "pythia-14m"\n{stages}')
+    assert json.loads(call(*words)[1])["steps"] == 1000
+    path.write_text(f"batch_size = 8\n{head}{dimensions}{stages}")
+    code, out, _ = call(*words, "--seq-length", 64)
+    assert (code, json.loads(out)["tokens"]) == (0, 1000 * 8 * 64)
+    path.write_text(f"steps = 30\nbatch_size = 8\n{head}{dimensions}{stages}")
+    code, _, err = call(*words, "--seq-length", 64)
+    assert (code, "the stages have 1,000 steps, steps = 30" in err, str(path) in err) == (2, True, True)
+    # Other values that a run would be refused for.
+    path.write_text(f"steps = 9\nbatch_size = 8\n{head}{dimensions}[deepspeed]\npipeline_stages = 3\n")
+    code, _, err = call(*words, "--seq-length", 64)
+    assert (code, "pipeline_stages 3 needs 3 blocks" in err) == (2, True)
+
+
 def test_the_plan_of_a_pipeline_is_that_of_its_largest_stage(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "train.toml"
     text = 'order = "missing"\noutput = "r"\nprecision = "bf16"\n[model]\npreset = "pythia-12b"\n'
@@ -272,8 +291,8 @@ def test_a_damaged_folder_is_named(
 
 
 def test_a_device_that_is_not_there_is_named(call: Call, folder: Path) -> None:
-    for device in ("no-device", "meta", *([] if torch.cuda.is_available() else ["cuda"])):
+    for device in ("no-device", "meta", "hpu", "mkldnn", *([] if torch.cuda.is_available() else ["cuda"])):
         code, _, err = call("generate", folder, "x", "--device", device)
         assert code == 2
-        assert "device" in err
+        assert f"no device '{device}' here" in err
         assert err.count("\n") == 1

@@ -56,6 +56,14 @@ def test_the_largest_part_that_fits_is_taken(memory: float, recompute: bool) -> 
     assert chosen(memory, recompute=recompute)[0] == rows
 
 
+@pytest.mark.parametrize(("batch_size", "expected"), [(720, 30), (1 << 48, 32), ((1 << 48) - 59, 1)])
+def test_micro_batches_divide_batches_of_any_size(batch_size: int, expected: int) -> None:
+    # Of the last, a prime, 10^12 sequences fit: counting down to a divisor would have no end.
+    setup = replace(SETUP, batch_size=batch_size, n_gpus=1, memory=1e22)
+    assert fitting_rows(setup, 1, recompute=False, at_most=35) == expected
+    assert batch_size % fitting_rows(setup, 1, recompute=False) == 0
+
+
 def test_what_fits_needs_no_words_and_what_is_cut_has_one_line() -> None:
     assert chosen(1e13) == (128, None)
     rows, line = chosen(80e9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,6 +104,31 @@ def test_branches_of_a_mutated_run(run: Run, tmp_path: Path) -> None:
         threads_of_source(branch)
 
     check_mutations(run.config.output / RUN_FILE, read)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"shape.hidden_act": "x"},
+        {"shape.init": ""},
+        {"shape.hidden_size": 1},
+        {"shape.rotary_base": 9e18},
+        {"shape.max_positions": 0},
+        {"shape.vocab_size": None},
+        {"optimizer.lr": 0},
+        {"steps": 1},
+        {"batch_size": 0},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_run_that_cannot_be_trained_is_no_source(run: Run, tmp_path: Path, changed: dict[str, Any]) -> None:
+    shutil.copytree(run.config.output, tmp_path / "run")
+    path = tmp_path / "run" / RUN_FILE
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"settings": values["settings"] | changed}))
+    branch = BranchConfig(source=tmp_path / "run", step=1)
+    with pytest.raises(FormatError, match=re.escape(str(path))):
+        config_of_branch(branch, tmp_path / "b", {}, {})
 
 
 def test_stretches_of_a_mutated_run(run: Run) -> None:

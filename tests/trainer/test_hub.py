@@ -250,6 +250,18 @@ def _with_weights(data: bytes) -> Callable[[Server], None]:
     return change
 
 
+def _with_headers(n_bytes: int) -> Callable[[Server], None]:
+    """Two files whose headers have this size."""
+    header = b"{" + b" " * (n_bytes - 2) + b"}"
+    data = struct.pack("<Q", n_bytes) + header
+
+    def change(suite: Server) -> None:
+        names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+        suite.files["step2"] = dict.fromkeys(names, data)
+
+    return change
+
+
 def _with_offsets(*offsets: Any) -> Callable[[Server], None]:
     """A file of 16 bytes of tensors that lie at these offsets."""
     tensors = {
@@ -281,6 +293,7 @@ WRONG: dict[str, tuple[Callable[[Server], object], str]] = {
         _with_weights(struct.pack("<Q", 2**60) + bytes(100)),
         "a header of 1,152,921,504,606,846,976",
     ),
+    "large headers": (_with_headers(9 << 20), r"headers of more than 16,777,216 bytes .*00002\.safetensors"),
     "a short file": (_with_weights(b"1234"), "not a safetensors file: 4 bytes"),
     "no header": (_with_weights(struct.pack("<Q", 20) + bytes(100)), "not a header of safetensors"),
     "no shapes": (
@@ -306,6 +319,14 @@ def test_a_wrong_response_is_named(suite: Server, name: str) -> None:
         hub.compare(suite.address)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
+
+
+def test_files_of_weights_have_a_limit(suite: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MAX_FILES", 28)
+    assert len(hub.compare(suite.address).branches) == 14
+    monkeypatch.setattr(hub, "MAX_FILES", 27)
+    with pytest.raises(FormatError, match=r"more than 27 files of weights"):
+        hub.compare(suite.address)
 
 
 def test_a_missing_model_is_named(suite: Server, tmp_path: Path) -> None:

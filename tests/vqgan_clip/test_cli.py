@@ -116,7 +116,11 @@ def test_a_rerun_names_what_it_has_no_equal_file_of(here: Path, own: dict[str, o
 
 @pytest.mark.parametrize(
     ("own", "message"),
-    [({"weights": "/"}, "need a CLIP"), ({"device": "abacus"}, "no device 'abacus'")],
+    [
+        ({"weights": "/"}, "need a CLIP"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"device": "hpu"}, "no device 'hpu'"),
+    ],
 )
 def test_a_recipe_that_cannot_be_carried_out_is_the_fault_of_the_picture(
     here: Path, own: dict[str, str], message: str

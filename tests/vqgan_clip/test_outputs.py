@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tests.conftest import Bind
 from tests.vqgan_clip.test_cli import QUICK, Done, here, pixels
 
 from pile_tools import scratch_folders
-from pile_tools.errors import ConfigError
-from vqgan_clip import metadata
+from pile_tools.errors import ConfigError, OutputExistsError
+from vqgan_clip import metadata, saved_state
 from vqgan_clip.extras import Extras
+from vqgan_clip.frames import Frames, write_video
+from vqgan_clip.recipe import Recipe
 
 __all__ = ["here"]
 
@@ -49,6 +55,52 @@ def test_what_is_no_frame_stays(here: Path, kind: str) -> None:
     done = Done(*RED, "--frames", "f", "--force")
     assert (done.code, "is in the way of the frames and is none" in done.error) == (1, True)
     assert contents(here) == before
+
+
+def test_a_state_that_another_run_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    path, state = tmp_path / "s", {"latents": torch.zeros(2)}
+    for _ in range(2):
+        saved_state.save(path, state, "a" * 64)
+    with pytest.raises(OutputExistsError, match="give the state another name"):
+        saved_state.save(path, {"latents": torch.ones(2)}, "b" * 64)
+    assert saved_state.load(path, "a" * 64) is not None
+
+
+def test_a_video_shows_the_frames_of_its_run(tmp_path: Path) -> None:
+    for step in (7, 10, 14, 21, 28, 1_000_006):
+        (tmp_path / f"step-{step:06}.png").touch()
+    (tmp_path / "other.png").touch()
+    found = Frames("job", 7, tmp_path)
+    assert [path.name for path in found.paths(21)] == [
+        "step-000007.png",
+        "step-000014.png",
+        "step-000021.png",
+    ]
+    # 1,000,006 comes after 28, though not by name.
+    assert [path.name for path in found.paths(2_000_000)][-2:] == ["step-000028.png", "step-1000006.png"]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
+def test_a_video_is_written_to_a_pipe(tmp_path: Path) -> None:
+    frame, pipe = tmp_path / "a.png", tmp_path / "v.mp4"
+    Image.new("RGB", (32, 32)).save(frame)
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        write_video(pipe, [frame], rate=5, force=False)
+        assert b"ftyp" in reader.communicate()[0][:32]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"clip": ("toy",) * 17}, "17 CLIP models; at most 16"),
+        ({"image_prompts": ("a.png",) * 101}, "101 image prompts; at most 100"),
+        ({"prompts": "a|" * 100 + "a"}, "101 prompts; at most 100"),
+    ],
+)
+def test_what_a_recipe_names_has_a_limit(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe(**{"prompts": "a", **given})
 
 
 def test_frames_of_another_run_are_removed_by_force_alone(here: Path) -> None:

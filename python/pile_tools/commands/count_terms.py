@@ -110,6 +110,8 @@ def command(
         --plot terms.html
     """
     started = time.monotonic()
+    if pairs is None:
+        options.refuse_given("a count without --pairs", "within")
     config = CountTermsConfig(
         whole_words=whole_words,
         ignore_case=ignore_case,

@@ -111,6 +111,8 @@ def command(
         raise ConfigError("--longest goes with --next")
     if within is not None and cnf is None:
         raise ConfigError("--within goes with --cnf")
+    if only_count and following:
+        raise ConfigError("--count goes without --next")
     if order is None:
         options.refuse_given("a search without --order", "batch_size")
     if cnf is not None:
@@ -118,7 +120,7 @@ def command(
             raise ConfigError("--cnf holds the whole query: give no texts, --file, --ids, --next or --order")
         clauses = _clauses(cnf)
         index = _opened(prefix, tokenizer)
-        _note(index, [query for clause in clauses for query in clause])
+        _prepare(index, [query for clause in clauses for query in clause])
         found = index.documents(clauses, within=within)
         if as_json:
             rows = None if only_count else _with_origins(index, found)
@@ -130,7 +132,7 @@ def command(
     queries = queries_of(texts, file, ids)
     names = [quoted(query) for query in queries]
     index = _opened(prefix, tokenizer)
-    _note(index, queries)
+    _prepare(index, queries)
     if following and not as_json:
         for query, name in zip(queries, names, strict=True):
             _print_next(index, name, index.next_tokens(query, longest=longest), limit)
@@ -157,8 +159,15 @@ def _opened(prefix: Path, tokenizer: Path | None) -> Index:
     return open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
 
 
-def _note(index: Index, queries: Sequence[Query]) -> None:
-    """Notes how many of the texts normalization changed."""
+def _prepare(index: Index, queries: Sequence[Query]) -> None:
+    """Notes how many of the texts normalization changed.
+
+    Raises ConfigError for an id that the dataset cannot store, as a search of an order does.
+    """
+    largest = np.iinfo(index.dataset.dtype).max
+    for query in queries:
+        if not isinstance(query, (str, bytes)) and max(query) > largest:
+            raise ConfigError(f"id {max(query)} cannot be stored as {index.dataset.dtype}")
     texts = [query for query in queries if isinstance(query, (str, bytes))]
     if texts and index.core.has_bytes:
         changed = [i for i, text in enumerate(texts) if _normalized(index, text) is not None]

@@ -72,7 +72,7 @@ class ContaminationConfig:
     name: str | None = field(
         default=None,
         metadata={
-            "help": "Name of ITEMS in clean.json.  [default: the file's, without .jsonl]",
+            "help": "Name of ITEMS in clean.json.  [default: the file's, without suffix]",
             "metavar": "NAME",
         },
     )

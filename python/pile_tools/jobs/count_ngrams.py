@@ -282,20 +282,20 @@ def ngrams(
 def subset_groups(dataset: TokenDataset) -> Groups:
     """The index of each document's subset, and the sorted names of the subsets.
 
-    None is the last name if documents without a subset exist.
+    None is the last name if documents without a subset exist, and the only one if no document has a subset.
 
     Raises:
         ConfigError: The dataset has no provenance, so the subsets are unknown.
     """
-    names: list[str | None] = [*sorted(dataset.subsets)]
-    if not names:
+    if not dataset.has_provenance:
         raise ConfigError(
             f"the subsets of the documents are unknown; `pile-tools label` finds them ({dataset.prefix})"
         )
+    names: list[str | None] = [*sorted(dataset.subsets)]
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
     # By the dataset's number of a subset; the last item is for number -1, that of documents without one.
     indices = np.array([*(names.index(name) for name in dataset.subsets), len(names)], dtype=np.uint32)
-    if (numbers < 0).any():
+    if (numbers < 0).any() or not names:
         names.append(None)
     return indices[numbers], names
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pile_tools import Tokenizer
-from pile_tools.checked import MAX_SEED
+from pile_tools.arguments import LARGEST
 from pile_tools.commands import artifacts, options
+from pile_tools.devices import check_device
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.read.texts import read_lines
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     help="Choose among the most likely tokens of this probability together.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Of the random choices."
+    "--seed", type=click.IntRange(0, LARGEST), default=0, show_default=True, help="Of the random choices."
 )
 @click.option(
     "--batch-size", type=click.IntRange(1, 1 << 16), default=16, show_default=True, help="Prompts at once."
@@ -147,13 +148,7 @@ def _model(folder: Path, device: str) -> GPTNeoX:
 
     from trainer.checkpoint.load import load_model
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as err:
-        reason = (str(err).splitlines() or ["it cannot be used"])[0]
-        raise ConfigError(f"no device {device!r}: {reason}") from err
-    if torch.device(device).type == "meta":
-        raise ConfigError("the device 'meta' computes nothing; use cpu or cuda")
+    check_device(device, torch.zeros)
     return load_model(folder, device=device)
 
 

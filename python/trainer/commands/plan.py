@@ -14,7 +14,7 @@ from pile_tools.errors import ConfigError
 from pile_tools.terminal import counted, echo, print_document
 from trainer import cost
 from trainer import run as runs
-from trainer.config import EARLY_CHECKPOINTS, ModelConfig, TrainConfig
+from trainer.config import EARLY_CHECKPOINTS, ModelConfig, TrainConfig, completed
 from trainer.presets import PRESETS, TOKENIZER_SIZE, Preset, named
 
 #: Peak of an A100 in bf16 without sparsity, in 10^12 operations a second.
@@ -98,19 +98,23 @@ def _config_values(path: Path, seq_length: int | None) -> dict[str, Any]:
     published = config.model.published
     if config.order.exists():
         found = runs.plan(config).recipe
-        shape, steps, batch_size = found.shape, found.steps, found.batch_size
     else:
-        steps = _known("steps", config.steps, published, path)
-        batch_size = _known("batch_size", config.batch_size, published, path)
-        shape = config.model.shape(_known("seq_length", seq_length, published, path), TOKENIZER_SIZE)
+        found = completed(
+            config,
+            _known("steps", config.given_steps, published, path),
+            _known("batch_size", config.batch_size, published, path),
+            _known("seq_length", seq_length, published, path),
+            # Without the order's datasets, the tokens that have a meaning are not known.
+            TOKENIZER_SIZE if config.model.vocab_size is None else None,
+        )
     return {
-        "shape": shape,
-        "steps": steps,
-        "batch_size": batch_size,
-        "precision": config.precision,
+        "shape": found.shape,
+        "steps": found.steps,
+        "batch_size": found.batch_size,
+        "precision": found.precision,
         "pipeline_stages": config.deepspeed.pipeline_stages,
         "offload_optimizer": config.deepspeed.offload_optimizer,
-        "n_checkpoints": _n_checkpoints(steps, config.checkpoint_interval),
+        "n_checkpoints": _n_checkpoints(found.steps, config.checkpoint_interval),
     }
 
 

@@ -83,7 +83,7 @@ def _document(found: hub.Suite, checks: list[tuple[str, str]]) -> dict[str, Any]
         "path": found.address,
         "is_right": "WRONG" not in states,
         "n_artifacts": sum(bool(branch.files) for branch in found.branches),
-        "n_files": sum(len(files) for branch in found.branches for files in branch.files.values()),
+        "n_files": sum(branch.n_files for branch in found.branches),
         "n_absent": states.count("absent"),
         "n_unsure": states.count("unsure"),
         "checks": [{"state": state, "what": what} for state, what in checks],

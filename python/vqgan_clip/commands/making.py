@@ -235,7 +235,7 @@ def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Resu
     if extras.contact_sheet is not None:
         collected.write_sheet(extras.contact_sheet, (result.n_steps, result.image))
     if extras.video is not None:
-        frames.write_video(extras.video, collected.paths, rate=15, force=force)
+        frames.write_video(extras.video, collected.paths(result.n_steps), rate=15, force=force)
     return result
 
 
