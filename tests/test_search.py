@@ -285,6 +285,28 @@ def test_a_tokenizer_that_is_no_file_is_told_at_once(
         Tokenizer.from_file(copy)
 
 
+def test_a_tokenizer_that_was_changed_since_normalizes_no_text(
+    shards: Path, tokenizer: Path, tmp_path: Path, cli: Run
+) -> None:
+    """The bytes of its ids are the same with another normalizer."""
+    copy = tmp_path / "tokenizer.json"
+    copy.write_bytes(tokenizer.read_bytes())
+    tokenize.run(find_shards([shards]), tmp_path / "d", TokenizeConfig(tokenizer=copy), threads=1)
+    run(tmp_path / "d", IndexConfig())
+    assert open_index(tmp_path / "d").tokenizer is not None
+    values = json.loads(copy.read_text())
+    values["normalizer"] = None if values["normalizer"] else {"type": "NFC"}
+    copy.write_text(json.dumps(values))
+    assert open_index(tmp_path / "d").tokenizer is None
+    for command in (
+        ["search", tmp_path / "d", "alpha", "--count"],
+        ["trace-text", tmp_path / "d", shards / "0.jsonl"],
+    ):
+        done = cli(*command, "--tokenizer", copy)
+        assert "is not the tokenizer file with which" in done.stderr
+        assert "is not the tokenizer file with which" not in cli(*command).stderr
+
+
 def test_no_tokens_no_places(tmp_path: Path) -> None:
     for documents in ([], [[], []]):
         prefix = write_dataset(tmp_path / f"d{len(documents)}", documents)

@@ -30,6 +30,7 @@ from pile_tools.publish import Target
 from pile_tools.read.texts import encoded, normalized
 from pile_tools.tables import Table, named
 from pile_tools.terminal import shell_quote
+from pile_tools.tokenizers import load_tokenizer
 from pile_tools.tokens import datasets
 from pile_tools.types import AnyPath, listed
 
@@ -133,16 +134,18 @@ class Index:
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer that normalizes texts: the one passed to `open_index`, or the one the manifests name.
 
-        None if that file is missing or is now another tokenizer, and for an index that holds no texts.
+        None if that file is missing or was changed since, and for an index that holds no texts.
         Raises FormatError for a file that is no longer a tokenizer.
         """
         if self.given is not None or not self.core.has_bytes:
             return self.given
         for made in (self.manifest, *datasets.manifests(Path(self.dataset.prefix))):
             entry = made.input("tokenizer")
-            if entry is not None and manifest.input_path(made, entry).exists():
-                found = Tokenizer.from_file(manifest.input_path(made, entry))
-                return found if self.core.is_of(found) else None
+            if entry is not None and (path := manifest.input_path(made, entry)).exists():
+                found, read = manifest.read_input(Tokenizer.from_file, path, made.folder)
+                # Another normalizer changes no id's bytes, by which the core knows its tokenizer.
+                is_same = entry.get("sha256") in (None, read["sha256"])
+                return found if is_same and self.core.is_of(found) else None
         return None
 
     def normalize(self, text: str | bytes) -> bytes:
@@ -357,6 +360,18 @@ def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
     if tokenizer is not None and core.has_bytes and not core.is_of(tokenizer):
         raise ConfigError(f"the index was built with another tokenizer ({folder})")
     return Index(core, found, tokenizer)
+
+
+def open_index_with(prefix: AnyPath, tokenizer: AnyPath | None) -> Index:
+    """`open_index` with the tokenizer of a file, a folder or a model's id.
+
+    Warns if it is not the file with which the dataset was made. Raises as `open_index` and `load_tokenizer`.
+    """
+    if tokenizer is None:
+        return open_index(prefix)
+    index = open_index(prefix, tokenizer=load_tokenizer(tokenizer))
+    datasets.tokenizer_file(index.dataset, tokenizer)
+    return index
 
 
 def _open_index(path: Path, folder: Path) -> tuple[Manifest, SuffixIndex]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pile_tools import Tokenizer, checked, files, manifest, publish, scratch_folders
-from pile_tools.errors import ConfigError, OutputExistsError
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
@@ -457,7 +457,9 @@ def begin(run: Run, scratch: Path, *, force: bool) -> None:
     """
     output = run.config.output
     if force:
-        _remove_made(output, scratch)
+        is_run = any(_is_run(output / name) for name in (MANIFEST_FILE, RUN_FILE))
+        own = [MANIFEST_FILE, RUN_FILE, *(path.name for path in run.records.values())]
+        _remove_made(output, scratch, _FILES if is_run else own)
     # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
     # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)
@@ -469,7 +471,13 @@ def begin(run: Run, scratch: Path, *, force: bool) -> None:
     manifest.write(output / RUN_FILE, run.request, [], summary, scratch=scratch)
 
 
-def _remove_made(output: Path, scratch: Path) -> None:
+def _is_run(path: Path) -> bool:
+    with contextlib.suppress(PileError, OSError):
+        return manifest.read(path).kind == "run"
+    return False
+
+
+def _remove_made(output: Path, scratch: Path, names: Sequence[str]) -> None:
     """Removes a run's files, manifests first: a partly removed run is never taken for a whole one."""
     kinds = (
         (folders.checkpoints_folder(output), CHECKPOINT_KIND),
@@ -477,7 +485,7 @@ def _remove_made(output: Path, scratch: Path) -> None:
     )
     for parent, kind in kinds:
         folders.check_ours(parent, kind, folders.steps_in(parent))
-    for path in (*(output / name for name in _FILES), folders.resume_folder(output) / CHECKED_FILE):
+    for path in (*(output / name for name in names), folders.resume_folder(output) / CHECKED_FILE):
         if os.path.lexists(path):
             path.rename(scratch / f"removed-{secrets.token_hex(8)}")
     for parent, kind in kinds:

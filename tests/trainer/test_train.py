@@ -356,6 +356,20 @@ def test_a_tokenizer_among_the_checkpoints_of_the_run_is_refused(
     assert trainer.list_steps(output) == trainer.list_steps(finished)
 
 
+def test_force_removes_nothing_that_the_run_does_not_write(
+    tmp_path: Path, train: Train, write_config: WriteConfig
+) -> None:
+    """There was no run in the folder, and this one does not validate."""
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "validation_log.jsonl").write_text("mine")
+    (output / "train_log.jsonl").write_text("replaced")
+    result = train(write_config(tmp_path / "t.toml", output), "--force")
+    assert result.returncode == 0, result.stderr
+    assert (output / "validation_log.jsonl").read_text() == "mine"
+    assert len(read_log(output / LOG_FILE)) > 0
+
+
 def test_an_artifact_to_which_an_input_belongs_is_not_replaced(
     tmp_path: Path, train: Train, write_config: WriteConfig, tokenizer: Path
 ) -> None:

@@ -28,10 +28,9 @@ from pile_tools.commands.texts import (
 )
 from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
-from pile_tools.search import Index, NextTokens, Query, open_index
+from pile_tools.search import Index, NextTokens, Query, open_index_with
 from pile_tools.tables import Table, records
 from pile_tools.terminal import columns, counted, echo, print_document
-from pile_tools.tokenizers import load_tokenizer
 
 #: A query with more occurrences is only counted: a table of all of them, to print a few, takes too long.
 _MAX_LISTED = 1_000_000
@@ -119,7 +118,7 @@ def command(
         if texts or file or ids or following or order:
             raise ConfigError("--cnf holds the whole query: give no texts, --file, --ids, --next or --order")
         clauses = _clauses(cnf)
-        index = _opened(prefix, tokenizer)
+        index = open_index_with(prefix, tokenizer)
         _prepare(index, [query for clause in clauses for query in clause])
         found = index.documents(clauses, within=within)
         if as_json:
@@ -131,7 +130,7 @@ def command(
         return
     queries = queries_of(texts, file, ids)
     names = [quoted(query) for query in queries]
-    index = _opened(prefix, tokenizer)
+    index = open_index_with(prefix, tokenizer)
     _prepare(index, queries)
     if following and not as_json:
         for query, name in zip(queries, names, strict=True):
@@ -153,10 +152,6 @@ def command(
             _print_occurrences(index, query, _Printed(name, limit, context), count)
     if order is not None and seen is not None:
         _print_steps(order, seen, names)
-
-
-def _opened(prefix: Path, tokenizer: Path | None) -> Index:
-    return open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
 
 
 def _prepare(index: Index, queries: Sequence[Query]) -> None:

@@ -21,10 +21,9 @@ from pile_tools.present import marked
 from pile_tools.present.marked import Entry
 from pile_tools.read.shards import STANDARD_INPUT
 from pile_tools.read.texts import BYTE_ORDER_MARK, read_bounded
-from pile_tools.search import Index, Span, open_index
+from pile_tools.search import Index, Span, open_index_with
 from pile_tools.tables import records
 from pile_tools.terminal import Styled, counted, echo, echo_text, note, print_document, style
-from pile_tools.tokenizers import load_tokenizer
 
 #: Spans that occur more often are not traced to steps: it takes long, and they are seen throughout the run.
 _MAX_TRACED = 10_000
@@ -93,7 +92,7 @@ def command(
     if order is None:
         options.refuse_given("a search without --order", "batch_size")
     written = _read(file)
-    index = open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
+    index = open_index_with(prefix, tokenizer)
     text = index.normalize(written).decode(errors="replace")
     is_changed = text != written
     note_normalized([written], [0] if is_changed else [], index.tokenizer)

@@ -19,6 +19,7 @@ use pyo3::{
 use crate::{
     errors::BindError,
     mapped::{MappedFile, numpy_bytes},
+    progress::detached,
 };
 
 /// A dataset in GPT-NeoX's format: `PREFIX.bin` and `PREFIX.idx`, memory-mapped.
@@ -285,8 +286,9 @@ impl TokenDataset {
     ///
     /// Raises:
     ///     FormatError: The index is damaged.
-    fn lengths<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyArray1<i32>>, BindError> {
-        Ok(py.detach(|| self.inner.lengths())?.into_pyarray(py))
+    fn lengths<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i32>>> {
+        let lengths = detached(py, || self.inner.lengths())?.map_err(BindError::from)?;
+        Ok(lengths.into_pyarray(py))
     }
 
     /// The origin of a document, or None if it is unknown.
@@ -320,9 +322,7 @@ impl TokenDataset {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
         };
-        let columns = py
-            .detach(|| provenance.columns())
-            .map_err(BindError::from)?;
+        let columns = detached(py, || provenance.columns())?.map_err(BindError::from)?;
         let dict = PyDict::new(py);
         dict.set_item("shard", columns.shard.into_pyarray(py))?;
         dict.set_item("record", columns.record.into_pyarray(py))?;

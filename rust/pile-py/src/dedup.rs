@@ -20,7 +20,7 @@ use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyDict};
 use crate::{
     errors::BindError,
     jobs::{rules, to_python},
-    progress::{run, watch},
+    progress::{detached, run, watch},
 };
 
 /// How duplicates are found: `Deduplication` of `types.py`.
@@ -408,14 +408,14 @@ impl MinHasher {
         py: Python<'py>,
         texts: Vec<PyBackedStr>,
     ) -> PyResult<Bound<'py, PyArray2<u32>>> {
-        let signatures = py.detach(|| {
+        let signatures = detached(py, || {
             let mut sketcher = self.sketcher.clone();
             let mut signatures = Vec::new();
             for text in &texts {
                 sketcher.append_signature(text, &mut signatures);
             }
             signatures
-        });
+        })?;
         let shape = [texts.len(), self.sketcher.permutations()];
         signatures.into_pyarray(py).reshape(shape)
     }

@@ -14,7 +14,7 @@ use crate::{
     errors::BindError,
     jobs::to_python,
     order::{rows, table},
-    progress::watch,
+    progress::{detached, watch},
     tokenizer::Tokenizer,
 };
 
@@ -175,7 +175,7 @@ impl SuffixIndex {
     ) -> PyResult<Column<'py>> {
         let ids = ids.as_slice()?;
         let starts: Vec<usize> = starts.as_array().iter().map(|at| *at as usize).collect();
-        let counts = py.detach(|| self.inner.count_batch(ids, &starts, n_threads));
+        let counts = detached(py, || self.inner.count_batch(ids, &starts, n_threads))?;
         Ok(column(py, counts.map_err(BindError::from)?))
     }
 
@@ -186,8 +186,7 @@ impl SuffixIndex {
     /// Raises:
     ///     ConfigError: The n-gram is empty, or occurs more than `max_occurrences` times.
     fn locate<'py>(&self, py: Python<'py>, ids: Ids, max_occurrences: u64) -> PyResult<Table<'py>> {
-        let found = py
-            .detach(|| self.inner.locate(&ids.0, max_occurrences))
+        let found = detached(py, || self.inner.locate(&ids.0, max_occurrences))?
             .map_err(BindError::from)?;
         table(
             py,
@@ -218,8 +217,7 @@ impl SuffixIndex {
         text: &[u8],
         max_occurrences: u64,
     ) -> PyResult<Table<'py>> {
-        let found = py
-            .detach(|| self.inner.locate_text(text, max_occurrences))
+        let found = detached(py, || self.inner.locate_text(text, max_occurrences))?
             .map_err(BindError::from)?;
         text_occurrences(py, &found)
     }
@@ -236,9 +234,8 @@ impl SuffixIndex {
         text: &[u8],
         limit: usize,
     ) -> PyResult<(u64, Table<'py>)> {
-        let (n, found) = py
-            .detach(|| self.inner.sample_text(text, limit))
-            .map_err(BindError::from)?;
+        let (n, found) =
+            detached(py, || self.inner.sample_text(text, limit))?.map_err(BindError::from)?;
         Ok((n, text_occurrences(py, &found)?))
     }
 
@@ -256,10 +253,10 @@ impl SuffixIndex {
         context: Ids,
         longest: bool,
     ) -> PyResult<NextTokens<'py>> {
-        let found = py.detach(|| match longest {
+        let found = detached(py, || match longest {
             true => self.inner.longest_next_tokens(&context.0),
             false => self.inner.next_tokens(&context.0),
-        });
+        })?;
         Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
@@ -278,10 +275,10 @@ impl SuffixIndex {
         text: &str,
         longest: bool,
     ) -> PyResult<NextTokens<'py>> {
-        let found = py.detach(|| match longest {
+        let found = detached(py, || match longest {
             true => self.inner.longest_next_after_text(text),
             false => self.inner.next_after_text(text.as_bytes()),
-        });
+        })?;
         Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
@@ -314,8 +311,7 @@ impl SuffixIndex {
         min_bytes: usize,
         n_threads: usize,
     ) -> PyResult<Table<'py>> {
-        let found = py
-            .detach(|| self.inner.spans(text, min_bytes, n_threads))
+        let found = detached(py, || self.inner.spans(text, min_bytes, n_threads))?
             .map_err(BindError::from)?;
         table(
             py,

@@ -9,7 +9,7 @@ use pyo3::{
     types::{PyBytes, PyString},
 };
 
-use crate::errors::BindError;
+use crate::{errors::BindError, progress::detached};
 
 type Ids<'py> = Bound<'py, PyArray1<u32>>;
 
@@ -109,12 +109,13 @@ impl Tokenizer {
         py: Python<'py>,
         text: &str,
         add_special_tokens: bool,
-    ) -> Result<Ids<'py>, BindError> {
-        let ids = py.detach(|| {
+    ) -> PyResult<Ids<'py>> {
+        let ids = detached(py, || {
             let mut ids = Vec::new();
             self.encoder(add_special_tokens)?.encode(text, &mut ids)?;
             Ok::<_, Error>(ids)
-        })?;
+        })?
+        .map_err(BindError::from)?;
         Ok(ids.into_pyarray(py))
     }
 
@@ -131,8 +132,8 @@ impl Tokenizer {
         py: Python<'py>,
         texts: Vec<pyo3::pybacked::PyBackedStr>,
         add_special_tokens: bool,
-    ) -> Result<(Ids<'py>, Bound<'py, PyArray1<u64>>), BindError> {
-        let (ids, offsets) = py.detach(|| {
+    ) -> PyResult<(Ids<'py>, Bound<'py, PyArray1<u64>>)> {
+        let (ids, offsets) = detached(py, || {
             let mut encoder = self.encoder(add_special_tokens)?;
             let (mut ids, mut offsets) = (Vec::new(), vec![0]);
             for text in &texts {
@@ -140,7 +141,8 @@ impl Tokenizer {
                 offsets.push(ids.len() as u64);
             }
             Ok::<_, Error>((ids, offsets))
-        })?;
+        })?
+        .map_err(BindError::from)?;
         Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
     }
 

@@ -106,7 +106,7 @@ fn a_table_is_spilled_before_its_offsets_overflow() {
 #[test]
 fn a_table_is_spilled_within_a_document() {
     let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..1000).map(|i| format!("{} ", i * i % 17)).collect();
+    let text: String = (0..400).map(|i| format!("{} ", i * i % 17)).collect();
     let documents = [(text.clone(), 0), ("a b".to_owned(), 1), (text, 2)];
     let lengths = [1, 2, 7, MAX_WORDS];
     let (found, _) = count_documents(folder.path(), &documents, &lengths, 1, 1).unwrap();
