@@ -185,13 +185,19 @@ impl<'a> Scorer<'a> {
                 {
                     continue;
                 }
+                let is_telling = self.items.parts[other].n > 0 && self.rarity.is_telling(other);
+                let mut grams = Vec::new();
+                if is_telling {
+                    self.index
+                        .locate(&self.items.parts[other], &text.hits, &mut grams);
+                }
                 let near = occurrences.iter().map(|at| {
                     let words = words[at.passage].get_or_insert_with(|| {
                         let mut words = Words::default();
                         words.read(text.passages[at.passage].text);
                         words
                     });
-                    self.near(other, text, at, words)
+                    self.near(other, &grams, at, words)
                 });
                 let near = near.fold(0.0, f64::max);
                 if role == Role::Answer {
@@ -244,10 +250,11 @@ impl<'a> Scorer<'a> {
     /// How much of a part is near an occurrence of the question: 1 if all its words are before or after it, in order
     /// and with at most [`NEAR_WORDS`] words between. Otherwise the share of its weight in the n-grams among the
     /// `NEAR_WORDS + n` words before and after the question, where `n` is the words of the part, at most [`NEAR_WORDS`].
+    /// `located` are the n-grams of the part in the document, in order; none if they do not tell.
     fn near(
         &self,
         number: usize,
-        text: &SpilledText<'_>,
+        located: &[SpilledHit],
         question: &ItemOccurrence,
         words: &Words,
     ) -> f64 {
@@ -265,11 +272,9 @@ impl<'a> Scorer<'a> {
         if windows.iter().any(has_part) {
             return 1.0;
         }
-        if part.n == 0 || !self.rarity.is_telling(number) {
+        if located.is_empty() {
             return 0.0;
         }
-        let mut located = Vec::new();
-        self.index.locate(part, &text.hits, &mut located);
         // An n-gram further away may be in another passage, or not, as other items have n-grams between: the score must
         // not depend on them.
         let reach = NEAR_WORDS + part.n_words.min(NEAR_WORDS);
@@ -277,9 +282,15 @@ impl<'a> Scorer<'a> {
             let end = at.word + part.n;
             let is_before = question.first_word <= at.word + reach && end <= question.first_word;
             let is_after = question.end_word <= at.word && end <= question.end_word + reach;
-            at.passage == question.passage && (is_before || is_after)
+            is_before || is_after
         };
-        let mut grams: Vec<u32> = located.iter().filter(is_near).map(|at| at.gram).collect();
+        let first = located.partition_point(|at| {
+            (at.passage, at.word + reach) < (question.passage, question.first_word)
+        });
+        let within = located[first..].iter().take_while(|at| {
+            at.passage == question.passage && at.word <= question.end_word + reach
+        });
+        let mut grams: Vec<u32> = within.filter(is_near).map(|at| at.gram).collect();
         grams.sort_unstable();
         grams.dedup();
         self.rarity.sum(grams.into_iter()) / self.rarity.total(number)

@@ -133,10 +133,14 @@ impl AddedTokenSplits<'_> {
     /// panics.)
     fn widened(&self, found: &Match, token: &AddedToken) -> (usize, usize) {
         let (mut start, mut end) = (found.start(), found.end());
+        // White space that a previous match included is not looked at again: a run of it can have a match at each
+        // character.
         if token.strips_left {
-            start = self.text[..start].trim_end().len().max(self.done);
+            let before = self.text.get(self.done..start).unwrap_or_default();
+            start = self.done + before.trim_end().len();
         }
         if token.strips_right {
+            end = end.max(self.done);
             end = self.text.len() - self.text[end..].trim_start().len();
         }
         (start, end)
