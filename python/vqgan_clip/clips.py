@@ -30,6 +30,8 @@ OPENAI_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0
 
 #: Files in a model's folder that are not of `torch.save`, and those of an open_clip folder that may be.
 _NO_PICKLES, _PICKLES = (".json", ".safetensors", ".npz", ".npy"), (".bin", ".pth")
+#: Layers of a CLIP's text and image models: the largest published ones have 80.
+_MAX_LAYERS = 1000
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -222,12 +224,16 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     use_safetensors = _use_safetensors(Path(given))
     try:
         with _quiet(transformers), _without_logs():
+            if use_safetensors is not None:
+                _check_size(transformers, Path(given))
             model, report = transformers.CLIPModel.from_pretrained(
                 given, output_loading_info=True, use_safetensors=use_safetensors
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(given, trust_remote_code=False)
             kind = transformers.PretrainedConfig.get_config_dict(given)[0].get("model_type")
             normalized = Normalized(*_colours(transformers, given))
+    except FormatError:
+        raise
     except Exception as err:
         # The library raises what it pleases on foreign and damaged files.
         advice = "" if Path(given).exists() else "; there is no folder of this name here"
@@ -245,6 +251,23 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
         raise FormatError(f"its tokenizer has the id {largest}, and the model {n_ids:,} ids ({given})")
     clip = _tried(lambda: TransformersClip(model, tokenizer, normalized), "transformers", given)
     return clip, {"parameters": parameters_sha256(model)}
+
+
+def _check_size(transformers: Any, folder: Path) -> None:
+    """Raises FormatError if a folder's config names more values than its files have bytes.
+
+    The library takes memory for all, and draws those that are missing at random, before it reports them.
+    """
+    config = transformers.CLIPConfig.from_pretrained(folder)
+    n_layers = sum(of.num_hidden_layers for of in (config.text_config, config.vision_config))
+    if n_layers > _MAX_LAYERS:
+        raise FormatError(f"a CLIP of {n_layers:,} layers, expected at most {_MAX_LAYERS:,} ({folder})")
+    with torch.device("meta"):
+        n_values = sum(tensor.numel() for tensor in transformers.CLIPModel(config).parameters())
+    n_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    if n_values > n_bytes:
+        what = f"its config names {n_values:,} values, and its files have {n_bytes:,} bytes"
+        raise FormatError(f"not a CLIP, or files of it are missing or cut short: {what} ({folder})")
 
 
 def _use_safetensors(folder: Path) -> bool | None:

@@ -150,12 +150,11 @@ def test_what_is_missing_is_named_in_one_line(
 
 
 def test_a_run_without_tokenizer_and_canaries_has_a_report_too(
-    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+    order: Path, tmp_path: Path, loaded_steps: list[int]
 ) -> None:
-    for path in run_folder.glob("checkpoints/*/tokenizer.json"):
-        path.unlink()
-    study.run(prepare(run_folder, MemorizationConfig(rows=60), None), tmp_path / "memo")
-    text = Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
+    run = write_run(tmp_path / "plain", order, None)
+    study.run(prepare(run, MemorizationConfig(rows=60), None), tmp_path / "memo")
+    text = Page(_report(run, tmp_path / "memo", tmp_path / "report.html")).text
     assert "tokens are shown as numbers" in text
     assert "Canaries" not in text
 

@@ -266,3 +266,6 @@ def check_values(name: str, tensor: Tensor, path: Path) -> None:
     is_whole = is_whole and not tensor.is_neg()
     if not is_whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         raise FormatError(f"{name} does not hold all its values ({path})")
+    if tensor.is_neg():
+        # A view that torch negates when it computes. Its bytes, which are published, have the other sign.
+        raise FormatError(f"{name} is the negative view of other values ({path})")

@@ -283,6 +283,13 @@ def test_a_tensor_that_does_not_hold_its_values_is_refused(
         trainer.load_model(folder)
 
 
+def test_a_negative_view_is_refused(model: GPTNeoX, folder: Path) -> None:
+    """Its values have another sign than its bytes, which safetensors would hold."""
+    write_whole({**model.state_dict(), NAME: torch._neg_view(torch.ones(32, 128))}, folder, "bin")
+    with pytest.raises(FormatError, match=f"{NAME} is the negative view of other values"):
+        trainer.load_model(folder)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_index_and_shards_that_disagree_are_refused(model: GPTNeoX, folder: Path, kind: str) -> None:
     index = write_shards(model.state_dict(), folder, kind)
