@@ -262,8 +262,6 @@ def check_values(name: str, tensor: Tensor, path: Path) -> None:
         raise FormatError(f"{name} has dtype {tensor.dtype}, expected floating point ({path})")
     # A view may repeat its storage: a few bytes would become terabytes when they are converted.
     is_whole = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    # Negated without a copy: what is written would be its values with the other sign.
-    is_whole = is_whole and not tensor.is_neg()
     if not is_whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         raise FormatError(f"{name} does not hold all its values ({path})")
     if tensor.is_neg():

@@ -270,15 +270,8 @@ def test_a_tensor_of_another_kind_is_named(
     assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "tensor",
-    [torch.zeros(1).expand(32, 128), torch._neg_view(torch.ones(32, 128))],
-    ids=["repeated", "negated"],
-)
-def test_a_tensor_that_does_not_hold_its_values_is_refused(
-    model: GPTNeoX, folder: Path, tensor: Tensor
-) -> None:
-    write_whole({**model.state_dict(), NAME: tensor}, folder, "bin")
+def test_a_tensor_that_repeats_its_storage_is_refused(model: GPTNeoX, folder: Path) -> None:
+    write_whole({**model.state_dict(), NAME: torch.zeros(1).expand(32, 128)}, folder, "bin")
     with pytest.raises(FormatError, match=f"{NAME} does not hold all its values"):
         trainer.load_model(folder)
 
