@@ -1193,8 +1193,8 @@ def count_token_ngrams(
         A `LengthSummary` of `pile_tools.types` for each length.
 
     Raises:
-        ConfigError: A length cannot be counted, ids are not tokens, or the groups do not fit the documents.
-        FormatError: The dataset is damaged, or the disk has too little space.
+        ConfigError: A length cannot be counted, or the groups do not fit the documents.
+        FormatError: The dataset is damaged or has ids that are not tokens, or the disk has too little space.
         OutputExistsError: The scratch folder has work of another job.
         OSError: A file cannot be read or written.
     """

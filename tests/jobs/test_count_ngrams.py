@@ -277,7 +277,7 @@ def test_errors_of_wrong_input(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="subsets of the documents are unknown"):
         count(foreign, tmp_path / "t.tsv", config(by_subset=True))
     labels = write_dataset(tmp_path / "l", [[1, 2], [3, -100]], 4)
-    with pytest.raises(ConfigError, match="id -100 in document 1; negative ids are labels"):
+    with pytest.raises(FormatError, match=r"id -100 in document 1; negative ids are labels.*\(.*/l\)"):
         count(labels, tmp_path / "t.tsv", config())
     (tmp_path / "s.jsonl").write_text('{"text": "a b"}\n{"text": 1}\n')
     with pytest.raises(FormatError, match="record 1"):

@@ -3,7 +3,7 @@
 //! The tokens are counted in chunks that fit the memory. If there is one chunk, its counts are reported directly.
 //! Otherwise each chunk becomes a sorted run on disk, and the runs are merged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     chunk_plan::{self, ChunkPlan, CountLimits, KeyLayout},
@@ -54,6 +54,8 @@ impl NgramConfig {
 pub struct GroupedDocuments<'a, S> {
     /// The tokens.
     pub source: &'a S,
+    /// Names the source in errors.
+    pub path: &'a Path,
     /// Group of each document; empty if there is one group.
     pub groups: &'a [u32],
     /// Number of groups, at least one.
@@ -76,7 +78,10 @@ pub fn count_ngrams<'a, S: TokenSource>(
     progress: &Progress,
     sink: impl FnOnce() -> Result<Box<dyn NgramSink + 'a>>,
 ) -> Result<Vec<LengthSummary>> {
-    let id_bits = u32::BITS - largest_id(documents.source)?.max(1).leading_zeros();
+    let id_bits = u32::BITS
+        - largest_id(documents.source, documents.path)?
+            .max(1)
+            .leading_zeros();
     let layout = |n: usize| KeyLayout {
         n,
         id_bits,
@@ -338,6 +343,7 @@ mod tests {
             ..config(folder.path(), case.memory, case.n_threads)
         };
         let grouped = GroupedDocuments {
+            path: Path::new("d"),
             source: documents,
             groups,
             n_groups: 3,
@@ -391,6 +397,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let source = Documents(TokenType::U16, vec![vec![1, 2, 3]]);
         let documents = GroupedDocuments {
+            path: Path::new("d"),
             source: &source,
             groups: &[],
             n_groups: 1,

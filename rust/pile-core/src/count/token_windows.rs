@@ -1,5 +1,7 @@
 //! Reads the tokens of a source in blocks, with the tokens after each block that its n-grams need.
 
+use std::path::Path;
+
 use crate::{
     Error, Result,
     tokens::{Span, TokenSource, TokenType},
@@ -146,7 +148,7 @@ impl<S: TokenSource> TokenWindows<'_, S> {
 ///
 /// # Errors
 /// An id that is negative or above [`MAX_ID`], or a source that cannot be read.
-pub(super) fn largest_id(source: &impl TokenSource) -> Result<u32> {
+pub(super) fn largest_id(source: &impl TokenSource, path: &Path) -> Result<u32> {
     if source.token_type() == TokenType::U16 {
         return Ok(source.token_type().max_id());
     }
@@ -175,7 +177,7 @@ pub(super) fn largest_id(source: &impl TokenSource) -> Result<u32> {
                 _ => format!("n-grams are counted of ids up to {MAX_ID}"),
             };
             let what = format!("id {id} in document {document}; {expected}");
-            return Err(Error::argument(what));
+            return Err(Error::malformed(path, what));
         }
     }
     Ok(largest)

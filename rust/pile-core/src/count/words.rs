@@ -150,21 +150,13 @@ impl<'a> WordTable<'a> {
     }
 
     /// Counts the n-grams of a document, and calls `spill` when the table is full, within the document too: it has
-    /// many times as many bytes of n-grams as of text. Fails if the table has no space for it.
+    /// many times as many bytes of n-grams as of text. The table must have space for it.
     fn add(
         &mut self,
         document: &str,
         group: u16,
         mut spill: impl FnMut(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        if !self.has_space_for(document) {
-            let what = format!(
-                "a document has {} bytes of text: words are counted in documents of at most {} bytes",
-                document.len(),
-                MAX_TEXT_BYTES / MAX_GROWTH
-            );
-            return Err(Error::argument(what));
-        }
         let mut hash = 0_u64;
         for word in words(document) {
             let start = self.text.len();
@@ -458,6 +450,14 @@ fn read_batch(
             let group = subsets.group(document.subset.as_deref(), block.shard_path())?;
             if !table.has_space_for(&document.text) {
                 table.spill(spill, &pending)?;
+            }
+            if !table.has_space_for(&document.text) {
+                let what = format!(
+                    "a document has {} bytes of text: words are counted in documents of at most {} bytes",
+                    document.text.len(),
+                    MAX_TEXT_BYTES / MAX_GROWTH
+                );
+                return Err(Error::malformed(block.shard_path(), what));
             }
             table.add(&document.text, group, |table| table.spill(spill, &pending))?;
             n_documents += 1;
