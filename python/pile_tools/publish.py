@@ -813,6 +813,13 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
+def refuse_foreign(target: Target, names: Iterable[str]) -> None:
+    """Raises OutputExistsError for a file of these names that is not the artifact's, as it was written."""
+    owned = _owned(target)
+    for name in names:
+        _refuse(target.folder / name, owned, None, force=False)
+
+
 def _owned(target: Target) -> dict[str, Entry]:
     """Entries, by name, of files beside the manifest that artifacts published with this name list."""
     owned: dict[str, Entry] = {}

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Run
 
-from pile_tools import _core, manifest
+from pile_tools import _core, files, manifest
 from pile_tools.config import fingerprint
-from pile_tools.errors import ConfigError, OutputExistsError, PileError, PileWarning
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.jobs import dedup, signatures
 from pile_tools.jobs.dedup import DedupConfig, NearConfig
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
@@ -444,6 +444,50 @@ def test_kept_signatures_are_those_of_the_new_shards(planted: Path, tmp_path: Pa
     again = signatures.read(tmp_path / "out/signatures")
     assert [entry["sha256"] for entry in again.inputs] != [entry["sha256"] for entry in found.inputs]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_kept_signatures_follow_their_shards_without_force(planted: Path, tmp_path: Path) -> None:
+    shutil.copytree(planted / "a", tmp_path / "in")
+    near(tmp_path / "in", tmp_path / "out", keep_signatures=True)
+    before = signatures.read(tmp_path / "out/signatures")
+    shard = tmp_path / "in" / "0.jsonl"
+    data = shard.read_bytes()
+    shard.write_bytes(data.replace(b" the ", b" teh ", 1))
+    assert shard.read_bytes() != data
+    near(tmp_path / "in", tmp_path / "out", keep_signatures=True)
+    after = signatures.read(tmp_path / "out/signatures")
+    assert after.inputs != before.inputs
+    assert after.inputs[0]["sha256"] == files.sha256(tmp_path / "out" / "0.jsonl")
+
+
+@pytest.mark.parametrize(
+    "name", ["rows-000000", "signatures-000001", "manifest.json", "edited", "of other shards"]
+)
+def test_kept_signatures_replace_nothing_of_others(planted: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "out" / "signatures"
+    if name == "edited":
+        near(planted / "b", tmp_path / "out", keep_signatures=True)
+        (folder / "rows-000000").write_bytes(b"mine")
+    elif name == "of other shards":
+        sketch(planted / "b", folder)
+    else:
+        folder.mkdir(parents=True)
+        (folder / name).write_text("mine")
+    before = tree(tmp_path / "out")
+    with pytest.raises((OutputExistsError, FormatError), match="signatures"):
+        near(planted / "a", tmp_path / "out", keep_signatures=True)
+    assert tree(tmp_path / "out") == before
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_signatures_that_are_read_are_not_replaced(planted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "signatures"
+    sketch(planted / "a", folder)
+    before = tree(folder)
+    for force in (False, True):
+        with pytest.raises(ConfigError, match="the output is in the folder of the signatures"):
+            near(planted / "a", tmp_path / "out", keep_signatures=True, stored=[folder], force=force)
+    assert tree(folder) == before
 
 
 @pytest.mark.parametrize("prefer", ["first", "longest"])

@@ -232,7 +232,13 @@ def run(
         raise ConfigError("a dry run writes no shards, so there are no signatures of them to keep")
     target = Target.of(output / MANIFEST_FILE)
     if keep_signatures:
-        publish.refuse_mounted(Target.of(output / signatures.BESIDE / MANIFEST_FILE))
+        kept = output / signatures.BESIDE
+        for folder in (*stored, *([] if against is None else [against])):
+            rewriting.refuse_within(folder, kept, "signatures" if folder in stored else "older shards")
+        if force:
+            publish.refuse_mounted(Target.of(kept / MANIFEST_FILE))
+        else:
+            signatures.check_beside(output)
     names = rewriting.output_names(shards)
     if against is not None:
         rewriting.refuse_within(against, output, "older shards")

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, checked, manifest, publish
+from pile_tools import _core, checked, files, manifest, publish
 from pile_tools.config import Settings
-from pile_tools.errors import ConfigError, FormatError, PileError
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read import shards as shard_files
@@ -44,6 +44,9 @@ NORMALIZE = {
     "help": "Compare texts as they are, with white space made equal, or with case folded too.",
     "metavar": "none|whitespace|case",
 }
+
+#: Names of its files; see `_names`.
+_FILE = re.compile(r"(rows|signatures)-[0-9]{6}")
 
 _SHINGLE = re.compile(r"(words|chars):([1-9][0-9]?)")
 
@@ -178,6 +181,29 @@ def run(
     names = [name for number in range(len(chosen)) for name in _names(number)]
     target = Target.of(folder / MANIFEST_FILE)
     return publish.make(target, request, build, force=force, names=names, resumes=[publish.STATE])
+
+
+def check_beside(output: Path) -> None:
+    """Checks that the signatures in a folder of new shards are those of its earlier shards, if there are any.
+
+    These are replaced with the shards that they are of.
+
+    Raises:
+        OutputExistsError: A file of it is not from here, was changed, or is of other shards.
+        FormatError: Its manifest is damaged.
+        ConfigError: Its folder is a mounted one.
+    """
+    target = Target.of(output / BESIDE / MANIFEST_FILE)
+    publish.refuse_mounted(target)
+    if target.manifest.exists():
+        found = manifest.read(target.manifest)
+        folders = {manifest.input_path(found, entry).parent for entry in found.inputs}
+        if found.kind != SIGNATURES or any(files.identity(of) != files.identity(output) for of in folders):
+            raise OutputExistsError(
+                f"is not of the shards in {output}; force replaces it ({target.manifest})"
+            )
+    there = sorted(target.folder.iterdir()) if target.folder.is_dir() else ()
+    publish.refuse_foreign(target, [path.name for path in there if _FILE.fullmatch(path.name)])
 
 
 def find(paths: Iterable[Path]) -> list[Manifest]:
