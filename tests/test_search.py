@@ -268,6 +268,35 @@ def test_a_missing_foreign_or_damaged_index_is_told(dataset: Path, tmp_path: Pat
         open_index(prefix)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("first_document", 1),
+        ("end_document", 2),
+        ("end_document", 1 << 40),
+        ("first_token", 1),
+        ("n_tokens", 4),
+    ],
+)
+def test_a_segment_of_other_documents_is_refused(tmp_path: Path, key: str, value: int) -> None:
+    """An offset would be negative, and a search would end as a bug of ours."""
+    prefix = write_dataset(tmp_path / "d", [[1, 2], [2, 1], [1]])
+    run(prefix, IndexConfig(texts=False))
+    for name, at in (("ranks", "segments"), ("segment-00000", "span")):
+        path = tmp_path / "d.index" / name
+        data = path.read_bytes()
+        n_bytes = int.from_bytes(data[8:16], "little")
+        header = json.loads(data[16 : 16 + n_bytes])
+        span = header[at][0] if at == "segments" else header[at]
+        assert span == {"first_document": 0, "end_document": 3, "first_token": 0, "n_tokens": 5}
+        span[key] = value
+        changed = json.dumps(header).encode()
+        changed += b" " * (-len(changed) % 8)
+        path.write_bytes(data[:8] + len(changed).to_bytes(8, "little") + changed + data[16 + n_bytes :])
+    with pytest.raises(FormatError, match=r"which are not those of the dataset.*ranks"):
+        open_index(prefix)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_a_tokenizer_that_is_no_file_is_told_at_once(
     shards: Path, tokenizer: Path, tmp_path: Path, kind: str
@@ -298,9 +327,10 @@ def test_a_tokenizer_that_was_changed_since_normalizes_no_text(
     values["normalizer"] = None if values["normalizer"] else {"type": "NFC"}
     copy.write_text(json.dumps(values))
     assert open_index(tmp_path / "d").tokenizer is None
+    (tmp_path / "text").write_text("alpha beta")
     for command in (
         ["search", tmp_path / "d", "alpha", "--count"],
-        ["trace-text", tmp_path / "d", shards / "0.jsonl"],
+        ["trace-text", tmp_path / "d", tmp_path / "text"],
     ):
         done = cli(*command, "--tokenizer", copy)
         assert "is not the tokenizer file with which" in done.stderr

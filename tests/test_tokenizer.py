@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +113,75 @@ def test_a_text_that_would_take_gigabytes_to_merge_is_refused(neox_tokenizer: Pa
     with pytest.raises(ConfigError, match=r"has 33554433 bytes without a boundary at which to split it"):
         tokenizer.encode("a" * ((32 << 20) + 1))
     assert len(tokenizer.encode("a line\n" * 100)) > 100
+
+
+def added(id: int, content: str, *, is_special: bool = False) -> dict[str, object]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": id, "content": content, "special": is_special, **flags}
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "is_right"),
+    [
+        ("<y>", [0], True),
+        ("<y><z>", [0, 1], True),
+        ("<x><y>", [None, 0], True),
+        ("<y><x><z>", [0, None, 1], True),
+        ("<y>", [1], False),
+        ("<x><y>", [None, 1], False),
+    ],
+)
+def test_added_tokens_have_the_ids_of_tokenizers(
+    tokenizer: Path, tmp_path: Path, names: str, ids: list[int | None], is_right: bool
+) -> None:
+    """The vocabulary has `<x>` at 5,000, after a gap. Other ids count from its size; None is that of `x`."""
+    values = json.loads(tokenizer.read_text())
+    values["model"]["vocab"]["<x>"] = 5000
+    first = len({*values["model"]["vocab"], *(token["content"] for token in values["added_tokens"])})
+    values["added_tokens"] += [
+        added(5000 if id is None else first + id, content)
+        for content, id in zip(re.findall("<.>", names), ids, strict=True)
+    ]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(values))
+    text = "a<x>b<y>c<z>d"
+    theirs = tokenizers.Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).ids
+    if is_right:
+        assert Tokenizer.from_file(path).encode(text).tolist() == theirs
+    else:
+        # `tokenizers` ignores them.
+        assert first in theirs
+        with pytest.raises(FormatError, match=f"has id {first + 1}, expected {first}"):
+            Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize("id", [1 << 20, (1 << 20) + 1, 1 << 31])
+def test_an_added_token_with_a_huge_id_is_refused(tokenizer: Path, id: int) -> None:
+    """Ids are kept in 20 bits: a run of spaces was right at first, and then another token."""
+    values = json.loads(tokenizer.read_text())
+    values["model"]["vocab"] |= {"  ": id}
+    with pytest.raises(FormatError, match=f"id {id} of token .* is above 1048575"):
+        Tokenizer(change(tokenizer, added_tokens=[*values["added_tokens"], added(id, "  ")]))
+
+
+def test_a_signal_before_the_first_array_of_a_process_is_raised(tokenizer: Path) -> None:
+    """That array loads the interface of NumPy, in which an exception would be a panic."""
+    program = """
+import signal, sys
+from pile_tools import Tokenizer
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+tokenizer = Tokenizer.from_file(sys.argv[1])
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+try:
+    tokenizer.encode("some words, and more. " * 500_000)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tokenizer], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
