@@ -260,7 +260,6 @@ LONG_TEXTS = {
     "count-terms": ["count-terms", "terms.txt", "d"],
     "count-terms of an order": ["count-terms", "terms.txt", "order", "--batch-size", "1"],
     "arithmetic": ["count-numbers", "order", "--batch-size", "1"],
-    "when": ["when", "order", "b", "--batch-size", "1", "--index", "none"],
 }
 
 
@@ -275,3 +274,13 @@ def test_texts_that_tokens_decode_to_are_bounded(cli: Run, long_tokens: Path, co
     assert done.returncode == 1
     assert "decode to more than 1 GiB" in done.stderr
     assert "(tokenizer.json" in done.stderr
+
+
+def test_a_text_is_searched_in_parts(cli: Run, long_tokens: Path) -> None:
+    """A scan decodes some tokens at a time: a document may be longer than memory."""
+    made = cli("order", "d", "-o", "again", "--seq-length", "2047", "--samples", "1", cwd=long_tokens)
+    assert made.returncode == 0, made.stderr
+    search = ["when", "again", "b", "--batch-size", "1", "--index", "none", "--tokenizer", "tokenizer.json"]
+    done = cli(*search, cwd=long_tokens)
+    assert done.returncode == 0, done.stderr
+    assert "searched: 1 document, 3,000 tokens" in done.stdout + done.stderr

@@ -378,7 +378,9 @@ def test_an_artifact_to_which_an_input_belongs_is_not_replaced(
     output.mkdir()
     own = output / "tokenizer.json"
     shutil.copyfile(tokenizer, own)
-    manifest.write(output / "manifest.json", Request("model", {}), [manifest.file_entry(own, output)], {})
+    request = Request("model", {"format": "Hugging Face", "step": None})
+    summary = {"n_parameters": 1, "vocab_size": 1, "dtype": "float32"}
+    manifest.write(output / "manifest.json", request, [manifest.file_entry(own, output)], summary)
     before = (output / "manifest.json").read_bytes()
     config = write_config(tmp_path / "t.toml", output)
     config.write_text(config.read_text().replace(str(tokenizer), str(own)))
