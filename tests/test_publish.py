@@ -896,6 +896,25 @@ def test_a_file_system_that_numbers_names(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json"]
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_an_artifact_of_another_kind_with_other_files_stays(tmp_path: Path, force: bool) -> None:
+    """A tokenizer `x.json` and a dataset `x.bin` have one name of their manifest."""
+    make(tmp_path, {"x.a": "1", "x.b": "2"})
+    before = tree(tmp_path)
+
+    def build(scratch: Path) -> Built:
+        (scratch / "x.json").write_text("1")
+        return Built(["x.json"], {}, [])
+
+    with pytest.raises((ConfigError, OutputExistsError), match=r"x\.manifest\.json"):
+        publish.make(target(tmp_path), Request("another", {}), build, force=force, names=["x.json"])
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "x.partial").exists()
+    # The files are those of the new one: the user has named them.
+    publish.make(target(tmp_path), Request("another", {}), build, force=True, names=["x.json", "x.a", "x.b"])
+    assert sorted(tree(tmp_path)) == ["x.json", "x.manifest.json"]
+
+
 def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -205,6 +205,7 @@ def make(
         if not force:
             _refuse_to_discard(target, request)
         _refuse_kind(target.manifest)
+        _refuse_other_names(target, request.kind, names)
         for name in names:
             _refuse(target.folder / name, owned, None, force=force)
         _discard_unpublished(target, owned)
@@ -603,6 +604,20 @@ def refuse_in_artifact(path: Path, kind: str, sources: Iterable[Path]) -> None:
             raise ConfigError(
                 f"an input is in the folder of this {old.kind}; give another output ({path.parent})"
             )
+
+
+def _refuse_other_names(target: Target, kind: str, names: Sequence[str]) -> None:
+    """Raises ConfigError for an artifact of another kind that has only the name of its manifest in common.
+
+    A tokenizer `t.json` and a dataset `t.bin`, say: who names the one does not mean the other's files, which
+    would be removed. Of a folder that is an artifact, whoever gives the folder means what is in it.
+    """
+    if target.manifest.name == MANIFEST_FILE or (old := _read_whole(target.manifest)) is None:
+        return
+    others = [entry["path"] for entry in old.outputs if entry["path"] not in names]
+    if old.kind != kind and others:
+        what = f"is the manifest of other files, such as {others[0]}"
+        raise ConfigError(f"{what}; give another name ({target.manifest})")
 
 
 def refuse_in_scratch(scratch: Path, sources: Iterable[Path]) -> None:
