@@ -125,26 +125,6 @@ def test_the_format_before_torch_1_6_is_refused(tmp_path: Path) -> None:
         pickled_tensors(tmp_path / "x.ckpt")
 
 
-def test_an_archive_after_the_older_format_is_not_what_is_checked(tmp_path: Path) -> None:
-    """torch decides by the first bytes: it would load the pickles before the archive."""
-    path = tmp_path / "x.ckpt"
-    torch.save({"x": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
-    torch.save({"x": torch.ones(1)}, tmp_path / "archive")
-    with zipfile.ZipFile(tmp_path / "archive") as good, zipfile.ZipFile(path, "a") as both:
-        for entry in good.infolist():
-            both.writestr(entry.filename, good.read(entry))
-    assert zipfile.is_zipfile(path)
-    with pytest.raises(FormatError, match="not a zip archive"):
-        pickled_tensors(path)
-
-
-@pytest.mark.parametrize("second", ["archive/DATA.PKL", "other/data.pkl"])
-def test_an_archive_with_two_pickles_is_refused(tmp_path: Path, second: str) -> None:
-    path = archive(tmp_path / "x.ckpt", **{"archive/data.pkl": b"\x80\x02N.", second: b"\x80\x02N."})
-    with pytest.raises(FormatError, match=r"expected one pickle, data\.pkl"):
-        pickled_tensors(path)
-
-
 def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.pt", **{"archive/data.pkl": b"", "archive/constants.pkl": b""})
     with pytest.raises(FormatError, match="a TorchScript archive, which holds code"):
