@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -42,10 +43,14 @@ class Ended:
 
 
 class Server:
-    """Runs command lines with faults."""
+    """Runs command lines with faults, in forks of two processes: one with torch, one without.
 
-    def __init__(self, process: subprocess.Popen[str], printed: Path) -> None:
-        self._process, self._printed = process, printed
+    `start` starts one of them, with arguments; `printed` is the file for what the runs print.
+    """
+
+    def __init__(self, start: Callable[[Sequence[str]], subprocess.Popen[str]], printed: Path) -> None:
+        self._start, self._printed = functools.cache(start), printed
+        self._started: set[subprocess.Popen[str]] = set()
 
     def run(self, argv: Sequence[str], folder: Path, *, at: int = -1, fault: int = KILL) -> Ended:
         """Runs a command in a folder, with a fault at its n-th call that changes files there, from 1."""
@@ -56,11 +61,20 @@ class Server:
             "fault": fault,
             "printed": str(self._printed),
         }
-        to, answers = self._pipe(self._process.stdin), self._pipe(self._process.stdout)
+        process = self._start(("networks",) if argv[0] in ("pile-train", "vqgan-clip") else ())
+        self._started.add(process)
+        to, answers = self._pipe(process.stdin), self._pipe(process.stdout)
         to.write(json.dumps(request) + "\n")
         to.flush()
         answer = json.loads(answers.readline())
         return Ended(answer["code"], answer["calls"], self._printed.read_text())
+
+    def stop(self) -> None:
+        """Ends the processes."""
+        for process in self._started:
+            for stream in (process.stdin, process.stdout):
+                self._pipe(stream).close()
+            process.wait(timeout=30)
 
     @staticmethod
     def _pipe(stream: IO[str] | None) -> IO[str]:
@@ -78,18 +92,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     shim = folder / "shim.so"
     command = [compiler, "-shared", "-fPIC", "-O2", "-w", "-o", str(shim), str(HERE / "shim.c"), "-ldl"]
     subprocess.run(command, check=True)
-    process = subprocess.Popen(
-        [sys.executable, "-B", str(HERE / "server.py"), str(folder / "calls")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "LD_PRELOAD": str(shim), "RAYON_NUM_THREADS": "1"},
-    )
-    yield Server(process, folder / "printed")
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
-    process.wait(timeout=30)
+
+    def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-B", str(HERE / "server.py"), str(folder / "calls"), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "LD_PRELOAD": str(shim), "RAYON_NUM_THREADS": "1"},
+        )
+
+    made = Server(start, folder / "printed")
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,20 @@
 """Runs command lines in forked processes, each killed or failed at one of its system calls.
 
 Started under the preloaded shim with everything imported, so that a run costs a fork and not a start of
-Python. Reads a JSON object a line: `argv`, `folder` (the working folder, whose changes are counted),
-`at` and `fault`, `printed` (the file for what the run prints). Answers with `code` (a signal is negative)
-and `calls`.
+Python: the modules of the data tools, or with the word `networks` torch and those that use it too, of which
+a fork takes longer. Reads a JSON object a line: `argv`, `folder` (the working folder, whose changes are
+counted), `at` and `fault`, `printed` (the file for what the run prints). Answers with `code` (a signal is
+negative) and `calls`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -22,12 +25,13 @@ from vqgan_clip import cli as vqgan_clip_cli
 #: The commands of another group begin with its name; all others are those of pile-tools.
 GROUPS = {"pile-train": trainer_cli.group, "vqgan-clip": vqgan_clip_cli.group}
 
-#: What commands import when they run, and with it torch, which takes seconds to import. Its optimizers import
-#: `torch._dynamo`, for another second, at their first step.
-NETWORKS = (
-    *("trainer.import_model", "vqgan_clip.metadata", "vqgan_clip.synthesis", "vqgan_clip.toy.job"),
-    *("torch._dynamo", "PIL.JpegImagePlugin", "PIL.ImageFont"),
-)
+#: Packages whose modules commands import when they run, and what these import inside functions. Torch takes
+#: seconds; its optimizers import `torch._dynamo`, for another second, at their first step.
+DATA = {"pile_tools": ("numpy.ma", "pyarrow.parquet", "pyarrow.compute", "zstandard")}
+NETWORKS = {
+    "trainer": ("torch._dynamo",),
+    "vqgan_clip": ("PIL.JpegImagePlugin", "PIL.ImageFont"),
+}
 
 
 def run(request: dict[str, object], counts: Path) -> None:
@@ -57,12 +61,18 @@ def run(request: dict[str, object], counts: Path) -> None:
 
 def main() -> None:
     """Serves until standard input ends."""
+    counts, has_networks = Path(sys.argv[1]), sys.argv[2:] == ["networks"]
     for group in (cli.group, *GROUPS.values()):
         for name in group.list_commands(None):  # type: ignore[arg-type]
             group.get_command(None, name)  # type: ignore[arg-type]
-    for module in NETWORKS:
-        importlib.import_module(module)
-    counts = Path(sys.argv[1])
+    for package, others in (DATA | (NETWORKS if has_networks else {})).items():
+        modules = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+        for module in [found.name for found in modules] + list(others):
+            if not module.endswith("__main__"):
+                importlib.import_module(module)
+    # The collector of a fork would copy the pages of all these modules.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
         counts.unlink(missing_ok=True)
