@@ -83,7 +83,7 @@ def test_a_record_with_many_names_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     at = data.rindex(b"weights/data/1") - 46
     assert data[at : at + 4] == b"PK\x01\x02"
-    # Sizes and place of the record, in the directory.
+    # Sizes and offset of the record, in the directory.
     data[at + 20 : at + 28] = struct.pack("<II", 4000, 4000)
     data[at + 42 : at + 46] = struct.pack("<I", large.header_offset)
     path.write_bytes(data)

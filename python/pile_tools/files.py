@@ -151,7 +151,7 @@ def identity(path: Path) -> Identity | None:
 
 
 def mount(path: Path) -> tuple[int, int] | None:
-    """The device of a file or folder, and the number of the mount that shows it; None if there is no file.
+    """The device of a folder, or of a file's folder, and the number of the mount; None if there is no file.
 
     Nothing is renamed from one mount to another, even if both show folders of one device. Only Linux tells
     the number, which is -1 elsewhere.

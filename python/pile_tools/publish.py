@@ -174,6 +174,7 @@ def make(
         The manifest, and whether the artifact was made now (True) or was already complete (False).
 
     Raises:
+        ConfigError: It would replace an input, the artifact of one, or files of another kind of artifact.
         OutputExistsError: Other output exists and `force` is off, or it is not a regular file.
         PileError: Another process makes the same artifact, or the scratch folder is not ours.
         OSError: A file cannot be read or written.

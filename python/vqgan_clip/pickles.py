@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ _TENSOR_GLOBALS = frozenset(
 #: What torch raises for a file that is not what `torch.save` writes.
 _UNPICKLING_ERRORS = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError),
-    *(AssertionError, OverflowError, zipfile.BadZipFile, NotImplementedError, RecursionError),
+    *(AssertionError, OverflowError, NotImplementedError, RecursionError),
 )
 
 

@@ -231,19 +231,17 @@ def run(
     if keep_signatures and dry_run:
         raise ConfigError("a dry run writes no shards, so there are no signatures of them to keep")
     target = Target.of(output / MANIFEST_FILE)
-    if keep_signatures:
-        kept = output / signatures.BESIDE
-        for folder in (*stored, *([] if against is None else [against])):
-            rewriting.refuse_within(folder, kept, "signatures" if folder in stored else "older shards")
-        if force:
-            publish.refuse_mounted(Target.of(kept / MANIFEST_FILE))
-        else:
-            signatures.check_beside(output)
     names = rewriting.output_names(shards)
-    if against is not None:
-        rewriting.refuse_within(against, output, "older shards")
-    for folder in stored:
-        rewriting.refuse_within(folder, output, "signatures")
+    kept = output / signatures.BESIDE
+    for written in (output, kept) if keep_signatures else (output,):
+        if against is not None:
+            rewriting.refuse_within(against, written, "older shards")
+        for folder in stored:
+            rewriting.refuse_within(folder, written, "signatures")
+    if keep_signatures and force:
+        publish.refuse_mounted(Target.of(kept / MANIFEST_FILE))
+    elif keep_signatures:
+        signatures.check_beside(output)
     older_used = _Older.of(against, shards, config, unverified=unverified)
     older = older_used.shards
     every = [*older, *shards]
