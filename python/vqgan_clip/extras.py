@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import files
+from pile_tools import files, publish
 from pile_tools.errors import ConfigError
+from pile_tools.scratch_folders import SUFFIX
 from vqgan_clip.frames import is_frame_name
 
 
@@ -42,6 +43,17 @@ class Extras:
     def are_there(self) -> bool:
         """Whether all of them exist: what is missing is made by running again."""
         return all(path.exists() for path in (*self.files.values(), self.frames) if path is not None)
+
+    def tidy(self) -> None:
+        """Removes the scratch folders that a killed run left beside them.
+
+        A run that continues from a state, or finds its picture finished, does not make all of them again.
+        """
+        for path in self.files.values():
+            publish.tidy(path)
+        for scratch in self.frames.glob(f"*{SUFFIX}") if self.frames is not None else ():
+            if is_frame_name(scratch.stem):
+                publish.tidy(scratch.with_suffix(""))
 
     def refuse_clashes(self, output: Path, inputs: Iterable[Path]) -> None:
         """Raises ConfigError if an output would replace an input or another output."""

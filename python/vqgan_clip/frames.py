@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pile_tools import files, publish, scratch_folders
+from pile_tools import files, publish
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from vqgan_clip import pictures
 from vqgan_clip.guidance import Guidance, StateError
@@ -86,10 +86,6 @@ class Frames:
         for path in old:
             path.unlink()
         files.make_folders(self.folder)
-        # A run that continues from a state does not make earlier frames again.
-        for path in self.folder.glob(f"*{scratch_folders.SUFFIX}"):
-            if is_frame_name(path.stem):
-                publish.tidy(path.with_suffix(""))
 
     def _old_frames(self, folder: Path) -> list[Path]:
         """The frames of other runs. Raises OutputExistsError for a file, link or folder that is no frame."""

@@ -199,14 +199,29 @@ def test_two_runs_do_not_write_one_picture(here: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(here: Path) -> None:
-    words = [*RED, "--frames", "f", "--state", "state", "--steps", "2"]
+    names = {"--state": "state", "--preview": "preview.png", "--contact-sheet": "sheet.png"}
+    words = [*RED, "--frames", "f", *itertools.chain(*names.items()), "--steps", "2"]
+    outputs = ["a.png", *names.values(), "f/step-000002.png"]
+
+    def leave(contents: str | None) -> list[Path]:
+        folders = [Path(output + ".partial") for output in outputs]
+        for folder in folders:
+            folder.mkdir()
+            if contents is not None:
+                (folder / scratch_folders.MARKER).touch()
+                (folder / folder.stem).write_text(contents)
+        return folders
+
     assert Done(*words).code == 0
-    for folder in (Path("a.png.partial"), Path("f/step-000002.png.partial")):
-        folder.mkdir()
-        (folder / scratch_folders.MARKER).touch()
-        (folder / folder.stem).write_text("half")
-    assert "finished already" in Done(*words).out
-    assert not Path("a.png.partial").exists()
+    for contents in ("half", None):
+        left = leave(contents)
+        assert "finished already" in Done(*words).out
+        assert [path for path in left if path.exists()] == []
+    left = leave("half")
+    # The run continues from its last step, and makes neither the preview nor the frame of that step again.
+    Path("a.png").unlink()
+    assert Done(*words).code == 0
+    assert [path for path in left if path.exists()] == []
     Path("a.png").unlink()
     assert Done(*words, "--steps", "4").code == 0
     assert sorted(path.name for path in Path("f").iterdir()) == ["step-000002.png", "step-000004.png"]
