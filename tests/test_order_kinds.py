@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def test_an_order_that_gpt_neox_wrote_is_adopted_and_read(golden: Path, tmp_path
         assert hashlib.sha256(tokens.tobytes()).hexdigest() == case["sha256_all_text"]
     for names in ("now", "v1.0"):
         run(prefix, None, config_of(case, names=names), force=names == "v1.0")
+    for length in ("99999999999999999999", "4294967296", "0", "\u0663"):
+        other = tmp_path / re.sub("_[0-9]+sl_", f"_{length}sl_", file.name)
+        shutil.copy(file, other)
+        with pytest.raises(FormatError, match=re.escape(f"({other})")):
+            open_order(other)
+        other.unlink()
     damaged = next(tmp_path.glob("*_1234s_shuffle_idx.npy"), None) or next(tmp_path.glob("*_shuffle_idx.npy"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     (tmp_path / "order.json").unlink()

@@ -910,9 +910,28 @@ def test_an_artifact_of_another_kind_with_other_files_stays(tmp_path: Path, forc
         publish.make(target(tmp_path), Request("another", {}), build, force=force, names=["x.json"])
     assert tree(tmp_path) == before
     assert not (tmp_path / "x.partial").exists()
+    # Nor does another of the same kind, a tokenizer `x` say, count as this one.
+    with pytest.raises(ConfigError, match=r"manifest of other files, such as x\.a"):
+        request = Request("test", {"request": "a"})
+        publish.make(target(tmp_path), request, build, force=force, names=["x.json"])
+    assert tree(tmp_path) == before
     # The files are those of the new one: the user has named them.
     publish.make(target(tmp_path), Request("another", {}), build, force=True, names=["x.json", "x.a", "x.b"])
     assert sorted(tree(tmp_path)) == ["x.json", "x.manifest.json"]
+
+
+def test_a_manifest_that_no_reader_takes_is_not_published(tmp_path: Path) -> None:
+    """Settings may come from the manifests of inputs, and options may have values that shapes do not allow."""
+
+    def build(scratch: Path) -> Built:
+        (scratch / "x.json").write_text("1")
+        return Built(["x.json"], {"n": 1}, [])
+
+    settings = {"megabytes": 1, "shards": 1, "seed": -1, "canaries": True, "python": ""}
+    for _ in range(2):
+        with pytest.raises(FormatError, match=r"seed is -1.*x\.manifest\.json"):
+            publish.make(target(tmp_path), Request("shards", settings), build, force=False)
+        assert tree(tmp_path) == {}
 
 
 def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from pile_tools import ConfigError, FormatError, PileError, http_client, http_reads, open_order, timeline
+from pile_tools.http_client import checked_address
 from pile_tools.order.remote import RemoteRows
 
 N_ROWS = 16
@@ -405,6 +406,9 @@ ADDRESSES = [
     f"http://{'a' * 300}.example/x.bin",
     "http://ex\u2100mple/x.bin",
     "http://a..b/x.bin",
+    f"http://\u00e9.{'a' * 64}/x.bin",
+    "http://[fe80::1%\u00e9]/x.bin",
+    "http://[\u0661::1]/x.bin",
     "http://127.0.0.1:99999/x.bin",
     "http://127.0.0.1:0/x.bin",
     "http://127.0.0.1:abc/x.bin",
@@ -424,6 +428,13 @@ ADDRESSES = [
     "hf://datasets/o/n/\x1b[31m",
     "hf://models/o/n",
 ]
+
+
+def test_a_host_that_is_not_ascii_is_encoded() -> None:
+    label = "a" * 60
+    assert checked_address(f"http://\u00e9.{label}:8080/\u00e9") == f"http://xn--9ca.{label}:8080/%C3%A9"
+    assert checked_address("http://[::1]:80/x") == "http://[::1]:80/x"
+    assert checked_address("http://LOCALHOST/x") == "http://localhost/x"
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

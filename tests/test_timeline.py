@@ -119,6 +119,10 @@ def test_checkpoints_around_a_step(tmp_path: Path) -> None:
     assert cut.around(600) == (512, 1000)
     assert cut.around(1200) == (1000, None)
     assert cut.labels()[-1] == "step1000 to end"
+    assert intervals("0,2,9", 9).labels() == ["step0 to step2", "step2 to step9"]
+    assert intervals("2,4", 9).labels() == ["start to step2", "step2 to step4", "step4 to end"]
+    # A name that took a search of all checkpoints would take minutes.
+    assert len(intervals("1", 143_000).labels()) == 143_000
     assert intervals("500", 1500).checkpoints == (0, 500, 1000, 1500)
     assert intervals("500,500", 1500).checkpoints == (500,)
     # Longer than a file name may be.

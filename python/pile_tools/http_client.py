@@ -86,12 +86,15 @@ def checked_address(url: str) -> str:
         raise wrong("the address names a user; give it without, and a token for the Hub in HF_TOKEN")
     if not host or port == 0:
         raise wrong("the address names no host" if not host else "ports are 1 to 65535")
+    netloc = parts.netloc
     try:
         if ":" not in host:
-            host.encode("idna")
+            named = host.encode("idna").decode()
+            netloc = named if port is None else f"{named}:{port}"
+        elif not host.isascii():
+            raise wrong("not an address: a number of a host in brackets is ASCII")
     except UnicodeError as err:
         raise wrong("invalid host: a label of its name is empty, too long or not allowed") from err
-    netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
     whole = urllib.parse.urlunsplit(parts._replace(netloc=netloc, fragment=""))
     return urllib.parse.quote(whole, safe=string.punctuation)
 

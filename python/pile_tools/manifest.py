@@ -53,6 +53,9 @@ T = TypeVar("T")
 
 SHA256_DIGITS = 64
 
+#: What a file is expected to be, for messages.
+_WHAT = "a manifest of pile-tools"
+
 #: Minimum bytes of inputs to hash for which a warning is printed, as it takes seconds.
 _LONG_BYTES = 10**9
 
@@ -217,6 +220,10 @@ def write(
     """Writes the manifest of a finished artifact, by rename; `scratch` as in `files.write_atomically`.
 
     `inputs` replaces the request's inputs, with values known only after the job such as checksums.
+
+    Raises:
+        FormatError: `read` would refuse it: settings and summary may be copied from other manifests.
+        OSError: The file cannot be written.
     """
     values: dict[str, Any] = {
         "kind": request.kind,
@@ -230,6 +237,8 @@ def write(
     }
     values["checksum"] = fingerprint(values)
     data = _encoded(values)
+    written = checked.parse_json(data, path, what=_WHAT)
+    kinds.check(request.kind, written.object("settings"), written.object("summary"))
     files.write_atomically(path, data, scratch=scratch)
     del values["format"], values["checksum"]
     return Manifest(path=path, **values, n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -247,7 +256,7 @@ def read(path: Path) -> Manifest:
         OSError: The file cannot be read.
     """
     data = checked.read_bytes(path)
-    values = checked.parse_json(data, path, what="a manifest of pile-tools")
+    values = checked.parse_json(data, path, what=_WHAT)
     number = values.integer("format") if values.has("format") else None
     if number != FORMAT:
         raise FormatError(f"manifest format {number!r}, expected {FORMAT} ({path})")
@@ -274,14 +283,14 @@ def read(path: Path) -> Manifest:
 
 def is_intact(path: Path) -> bool:
     """Whether a manifest's checksum matches its values; older manifests, without a checksum, pass."""
-    values = dict(checked.read_json(path, what="a manifest of pile-tools").values)
+    values = dict(checked.read_json(path, what=_WHAT).values)
     found = values.pop("checksum", None)
     return found is None or found == fingerprint(values)
 
 
 def is_as_written(path: Path) -> bool:
     """Whether a manifest is intact and has the bytes that `write` gives its values."""
-    values = checked.read_json(path, what="a manifest of pile-tools").values
+    values = checked.read_json(path, what=_WHAT).values
     return is_intact(path) and path.read_bytes() == _encoded(values)
 
 

@@ -186,9 +186,14 @@ def make(
     if is_stream and os.path.lexists(target.manifest) and not force:
         raise OutputExistsError(f"already exists; force replaces it{or_else} ({target.manifest})")
     ignores_finished = force or is_stream
-    if not os.path.lexists(target.scratch) and (
-        done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else)
-    ):
+
+    def finished() -> Manifest | None:
+        done = manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else)
+        if done is not None:
+            _refuse_other_names(target, request.kind, names)
+        return done
+
+    if not os.path.lexists(target.scratch) and (done := finished()):
         return done, False
     refuse_mounted(target)
     with scratch_folders.locked(target.scratch, "is making this output"), _naming_damage(target):
@@ -196,7 +201,7 @@ def make(
             if os.path.lexists(path) and not files.is_regular(path):
                 scratch_folders.remove_tree(path)
         owned, before = _owned(target), files.version(target.manifest)
-        if done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else):
+        if done := finished():
             scratch_folders.clear(target.scratch)
             return done, False
         for name in owned:
@@ -608,15 +613,18 @@ def refuse_in_artifact(path: Path, kind: str, sources: Iterable[Path]) -> None:
 
 
 def _refuse_other_names(target: Target, kind: str, names: Sequence[str]) -> None:
-    """Raises ConfigError for an artifact of another kind that has only the name of its manifest in common.
+    """Raises ConfigError for an artifact that has only the name of its manifest in common with the new one.
 
-    A tokenizer `t.json` and a dataset `t.bin`, say: who names the one does not mean the other's files, which
-    would be removed. Of a folder that is an artifact, whoever gives the folder means what is in it.
+    A tokenizer `t.json` and a dataset `t.bin`, say, or a tokenizer `t`: who names the one does not mean the
+    other's files, which would be removed. Of a folder that is an artifact, whoever gives the folder means
+    what is in it.
     """
-    if target.manifest.name == MANIFEST_FILE or (old := _read_whole(target.manifest)) is None:
+    is_folder = target.manifest.name in (MANIFEST_FILE, ORDER_FILE)
+    if is_folder or (old := _read_whole(target.manifest)) is None:
         return
     others = [entry["path"] for entry in old.outputs if entry["path"] not in names]
-    if old.kind != kind and others:
+    shares_none = bool(names) and len(others) == len(old.outputs)
+    if others and (old.kind != kind or shares_none):
         what = f"is the manifest of other files, such as {others[0]}"
         raise ConfigError(f"{what}; give another name ({target.manifest})")
 

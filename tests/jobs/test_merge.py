@@ -23,9 +23,10 @@ from pile_tools import (
     _core,
     scratch_folders,
 )
-from pile_tools.jobs import merge, tokenize, verify
+from pile_tools.jobs import merge, tokenize, train_tokenizer, verify
 from pile_tools.jobs.merge import find_datasets
 from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.jobs.train_tokenizer import TrainTokenizerConfig
 from pile_tools.read.shards import find_shards
 from pile_tools.tokens.parts import Part
 
@@ -96,6 +97,26 @@ def test_a_foreign_dataset_is_merged_with_unknown_origins(
     assert len(merged) == 2 * len(one)
     assert Path(f"{tmp_path}/all.bin").read_bytes() == Path(f"{ours}.bin").read_bytes() * 2
     assert merged.origin(0) is None
+
+
+def test_a_tokenizer_of_the_same_name_says_nothing_of_a_foreign_dataset(
+    golden: Path, shards: Path, tmp_path: Path
+) -> None:
+    for end in (".bin", ".idx"):
+        shutil.copy(golden / "dataset" / f"mini_eod_text_document{end}", tmp_path / f"t{end}")
+    foreign = tmp_path / "t"
+    config = TrainTokenizerConfig(vocab_size=300)
+    train_tokenizer.run(find_shards([shards]), tmp_path / "t.json", config, threads=1)
+    assert (tmp_path / "t.manifest.json").exists()
+    made = merge.run([foreign, foreign], tmp_path / "m").manifest
+    assert "eod" not in made.settings
+    states = [check.state for check in verify.run(foreign)]
+    assert states.count("unsure") == 1
+    states = [check.state for check in verify.run(tmp_path / "m", chain=True)]
+    assert states.count("unsure") == 1
+    assert [check.state for check in verify.run(tmp_path / "t.json")] == ["ok"] * (
+        2 + len(list(shards.iterdir()))
+    )
 
 
 def test_tokens_with_other_meanings_are_not_merged(

@@ -133,6 +133,17 @@ def test_no_text_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "t.json").exists()
 
 
+def test_another_tokenizer_with_the_same_manifest_is_not_this_one(tmp_path: Path, shards: Path) -> None:
+    config, found = TrainTokenizerConfig(vocab_size=300), find_shards([shards])
+    for one, two in (("t", "t.json"), ("u.json", "u")):
+        run(found, tmp_path / one, config, threads=1)
+        for force in (False, True):
+            with pytest.raises(ConfigError, match=f"is the manifest of other files, such as {one}"):
+                run(found, tmp_path / two, config, threads=1, force=force)
+        assert (tmp_path / one).exists()
+        assert not (tmp_path / two).exists()
+
+
 def test_progress_shows_bytes_then_merges(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setattr("pile_tools.progress.LOG_INTERVAL_SECONDS", 0.0)
     with Bars(2_000_000, 50) as bars:

@@ -182,10 +182,12 @@ class _Verifier:
     def start(self, path: Path) -> Iterator[Check]:
         """The checks of the artifact at `path` and of its chain. Raises PileError if there is no artifact."""
         prefix = path.parent / path.name.removesuffix(".idx").removesuffix(".bin")
+        beside = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
         has_index = datasets.with_suffix(prefix, ".idx").exists()
-        if has_index and not datasets.with_suffix(prefix, MANIFEST_SUFFIX).exists():
-            made = _manifests_of_dataset(prefix)
+        if has_index and beside not in (made := datasets.existing_manifests(prefix)):
             self._pending += made
+            # `prefix` may also be meant as the name of another artifact.
+            self._pending += [beside] if path == prefix and beside.exists() else []
             yield from self._foreign_dataset(prefix, made, None)
         else:
             self._pending += find_manifests(path)
@@ -332,7 +334,7 @@ def _manifests_of_dataset(path: Path) -> list[Path]:
     with contextlib.suppress(PileError, OSError):
         first = _core.token_files(path)[0][0]
         prefixes[datasets.prefix_named(Path(first)) or path] = None
-    return [made for prefix in prefixes for made in datasets.manifest_paths(prefix) if made.exists()]
+    return [made for prefix in prefixes for made in datasets.existing_manifests(prefix)]
 
 
 def _outputs_of(found: Path) -> frozenset[str] | None:

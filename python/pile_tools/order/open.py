@@ -98,8 +98,8 @@ def _of_rows(path: Path, rows: Samples, batch_size: int) -> Order:
 #: GPT-NeoX's names of index files, v1.0 and current, without the suffix of the array. `_ac`, allow chopped,
 #: changes which documents the arrays have, and not how they are read.
 _STEM = re.compile(
-    r"(?P<prefix>.+)_(?P<name>(?:train|valid|test)(?:_\d+)?)_indexmap_(?P<samples>\d+|None)ns_(?P<seq>\d+)sl_"
-    r"(?P<seed>\d+)s(?:_(?P<packing>packed|pack_until_overflow|unpacked)pi(?P<chopped>_ac)?)?"
+    r"(?P<prefix>.+)_(?P<name>(?:train|valid|test)(?:_[0-9]+)?)_indexmap_(?P<samples>[0-9]+|None)ns_"
+    r"(?P<seq>[0-9]{1,10})sl_(?P<seed>[0-9]{1,20})s(?:_(?P<packing>packed|pack_until_overflow|unpacked)pi(?P<chopped>_ac)?)?"
 )
 
 
@@ -109,10 +109,14 @@ def _of_arrays(path: Path, batch_size: int | None, compat: str | None) -> Order:
     found = _STEM.fullmatch(stem)
     if found is None:
         raise FormatError(f"not a name of GPT-NeoX's index files ({path})")
+    seq_length = int(found["seq"])
+    if not 1 <= seq_length <= MAX_SEQ_LENGTH:
+        lengths = f"{seq_length:,} tokens, expected 1 to {MAX_SEQ_LENGTH:,}"
+        raise FormatError(f"names sequences of {lengths} ({path})")
     is_padded = found["packing"] in ("pack_until_overflow", "unpacked")
     samples = TrainingOrder(
         path.parent / stem,
-        int(found["seq"]),
+        seq_length,
         path.parent / found["prefix"],
         is_padded=is_padded,
         as_gpt_neox=compat is not None,

@@ -44,13 +44,14 @@ class Intervals:
 
     def labels(self) -> list[str]:
         """The intervals' names, such as `step512 to step1000`."""
-        pairs = itertools.pairwise(self.edges.tolist())
-        return [f"{self._name(a)} to {self._name(b)}" for a, b in pairs]
+        known = set(self.checkpoints)
 
-    def _name(self, edge: int) -> str:
-        if edge in self.checkpoints:
-            return f"step{edge}"
-        return "start" if edge == 0 else "end"
+        def name(edge: int) -> str:
+            if edge in known:
+                return f"step{edge}"
+            return "start" if edge == 0 else "end"
+
+        return [f"{name(a)} to {name(b)}" for a, b in itertools.pairwise(self.edges.tolist())]
 
     def around(self, step: int) -> tuple[int | None, int | None]:
         """The last checkpoint before a step and the first one after it, None where there is none.

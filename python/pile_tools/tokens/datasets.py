@@ -27,6 +27,10 @@ FILES = (".bin", ".idx", ".provenance")
 #: the provenance file, which the labels are.
 LABELS, SHARDS, TOKEN_FILE = ".provenance", ".shards", ".bin"
 
+#: Kinds of the artifacts with these manifests. One of another kind is that of a file of a similar name, such
+#: as a tokenizer `PREFIX.json`, and says nothing about the dataset.
+_KINDS = {"": "tokens", LABELS: "labels", SHARDS: "token-shards", TOKEN_FILE: "token-file"}
+
 #: Suffixes of the files by which users may name a dataset.
 SUFFIXES = (*FILES, MANIFEST_SUFFIX)
 
@@ -63,19 +67,35 @@ def labels_manifest(prefix: Path) -> Path:
 
 def manifest_paths(prefix: Path) -> list[Path]:
     """The paths of the manifests of all artifacts that may write files of the dataset at `prefix`."""
-    return [with_suffix(prefix, stem + MANIFEST_SUFFIX) for stem in ("", LABELS, SHARDS, TOKEN_FILE)]
+    return [with_suffix(prefix, infix + MANIFEST_SUFFIX) for infix in _KINDS]
 
 
 def manifests(prefix: Path) -> list[Manifest]:
     """The manifest of the dataset at `prefix` and that of its labels, if they exist."""
-    paths = (with_suffix(prefix, MANIFEST_SUFFIX), labels_manifest(prefix))
-    return [manifest.read(path) for path in paths if path.exists()]
+    return [found for infix in ("", LABELS) if (found := _read(prefix, infix)) is not None]
 
 
 def manifest_of(prefix: Path) -> Manifest | None:
     """The manifest of the dataset at `prefix`, or None if it has none. Raises FormatError, OSError."""
-    path = with_suffix(prefix, MANIFEST_SUFFIX)
-    return manifest.read(path) if path.exists() else None
+    return _read(prefix, "")
+
+
+def _read(prefix: Path, infix: str) -> Manifest | None:
+    path = with_suffix(prefix, infix + MANIFEST_SUFFIX)
+    found = manifest.read(path) if path.exists() else None
+    return found if found is not None and found.kind == _KINDS[infix] else None
+
+
+def existing_manifests(prefix: Path) -> list[Path]:
+    """The paths, of `manifest_paths`, at which the dataset has a manifest, which may be damaged."""
+    return [path for infix, path in zip(_KINDS, manifest_paths(prefix), strict=True) if _is_here(path, infix)]
+
+
+def _is_here(path: Path, infix: str) -> bool:
+    try:
+        return path.exists() and manifest.read(path).kind == _KINDS[infix]
+    except (PileError, OSError):
+        return True
 
 
 def token_bytes(prefix: Path) -> int:
