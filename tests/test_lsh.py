@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
 import random
 from pathlib import Path
 
@@ -73,6 +76,8 @@ def test_an_index_of_the_same_signatures_is_built_once(texts: list[str], tmp_pat
     for other in ({"threshold": 0.8}, {}):
         with pytest.raises(OutputExistsError):
             LshIndex.build(old if other else old[1:], tmp_path / "index", **other)
+    for same in (0.87, "0.870", "0.8700"):
+        assert len(LshIndex.build(old, tmp_path / "index", threshold=same)) == len(old)
     assert len(LshIndex.build(old[1:], tmp_path / "index", force=True)) == len(old) - 1
 
 
@@ -94,6 +99,22 @@ def test_what_is_no_index_is_refused(texts: list[str], tmp_path: Path) -> None:
         documents.write_bytes(damaged)
         with pytest.raises(FormatError, match=r"documents\.npy"):
             LshIndex(tmp_path / "index")
+    archive, pipe = io.BytesIO(), tmp_path / "pipe"
+    np.savez(archive, a=old)
+    for header in (b"(3, (", b"3", b"{'descr': 1, 'x': 2}", b"\xff", b"{'descr': '<u4', 'shape': (3, ("):
+        documents.write_bytes(data[:8] + len(header).to_bytes(2, "little") + header)
+        with pytest.raises(FormatError, match=r"documents\.npy"):
+            LshIndex(tmp_path / "index")
+    for other in (archive.getvalue(), pickle.dumps(old)):
+        documents.write_bytes(other)
+        with pytest.raises(FormatError, match=r"documents\.npy"):
+            LshIndex(tmp_path / "index")
+    os.mkfifo(pipe)
+    documents.unlink()
+    documents.symlink_to(pipe)
+    with pytest.raises(FormatError, match=r"documents\.npy"):
+        LshIndex(tmp_path / "index")
+    documents.unlink()
     documents.write_bytes(data[:128] + b"\xff" * (len(data) - 128))
     with pytest.raises(FormatError, match="a document that is not there"):
         LshIndex(tmp_path / "index").query(old)

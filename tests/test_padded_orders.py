@@ -65,6 +65,10 @@ def test_samples_without_any_token_are_answered_for(
         assert run_cli(group, [*map(str, arguments)]) == 0
     assert run_cli(group, ["mixture", str(order), "--every", "1", "--plot", str(tmp_path / "m.html")]) == 0
     assert run_cli(group, ["trace", str(order), "31"]) == 0
+    # Of a run, or of an interval, there may be padding only.
+    assert run_cli(group, ["repeats", str(order), "--every", "1", "--plot", str(tmp_path / "r.html")]) == 0
+    shown = capsys.readouterr().out + (tmp_path / "r.html").read_text()
+    assert "nan" not in shown
 
 
 @pytest.mark.parametrize("packing", PACKINGS)

@@ -911,8 +911,8 @@ def test_an_artifact_of_another_kind_with_other_files_stays(tmp_path: Path, forc
     assert tree(tmp_path) == before
     assert not (tmp_path / "x.partial").exists()
     # Nor does another of the same kind, a tokenizer `x` say, count as this one.
+    request = Request("test", {"request": "a"})
     with pytest.raises(ConfigError, match=r"manifest of other files, such as x\.a"):
-        request = Request("test", {"request": "a"})
         publish.make(target(tmp_path), request, build, force=force, names=["x.json"])
     assert tree(tmp_path) == before
     # The files are those of the new one: the user has named them.
@@ -921,7 +921,7 @@ def test_an_artifact_of_another_kind_with_other_files_stays(tmp_path: Path, forc
 
 
 def test_a_manifest_that_no_reader_takes_is_not_published(tmp_path: Path) -> None:
-    """Settings may come from the manifests of inputs, and options may have values that shapes do not allow."""
+    """Settings may come from manifests of inputs, and options may have values that no shape allows."""
 
     def build(scratch: Path) -> Built:
         (scratch / "x.json").write_text("1")

@@ -78,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         assert self.headers["Accept-Encoding"] == "identity"
         self._part()
 
+    def _claims(self) -> None:
+        self._part(total=4098 << 38)
+
     def _redirself(self) -> None:
         self._send(302, Location="/redirself.bin")
 
@@ -333,6 +336,13 @@ WRONG = {
     "silent": "gave up after 5 tries: .* in 0 seconds",
     "absent": "404",
 }
+
+
+def test_rows_that_a_server_claims_to_have_take_no_memory(host: str) -> None:
+    """The answers need all rows, and a server may say that it has any number of them."""
+    for answer in (timeline.mixture, timeline.repeats):
+        with pytest.raises(ConfigError, match="rows on a server"):
+            answer(open_order(f"{host}/claims.bin", batch_size=4))
 
 
 @pytest.mark.parametrize("name", WRONG)

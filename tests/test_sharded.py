@@ -9,6 +9,7 @@ import pickle
 import re
 import shutil
 import struct
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -469,6 +470,21 @@ def test_hashes_are_read_as_they_are_written(tmp_path: Path) -> None:
         path.write_bytes(b"\xef\xbb\xbf" + text.encode(errors="surrogateescape"))
         folder = "x/" if "/x/" in form else ""
         assert token_shards.read_hashes(path) == {folder + name: digest for name in names}, form
+
+
+def test_names_that_sha256sum_escapes_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for name in ("a\nb.bin", "a\\nb\\.bin", "plain) = .bin"):
+        (tmp_path / "x" / name).write_text(name)
+    for option in ("--binary", "--text", "--tag"):
+        done = subprocess.run(
+            ["sha256sum", option, *[path.name for path in (tmp_path / "x").iterdir()]],
+            cwd=tmp_path / "x",
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        (tmp_path / "sums").write_bytes(done.stdout)
+        assert [check.state for check in run_hashes(tmp_path / "x", tmp_path / "sums")] == ["ok"] * 3
 
 
 @pytest.mark.parametrize("row_length", [0, -1, 2**31, 10**30])

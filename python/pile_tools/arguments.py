@@ -1,7 +1,7 @@
 """Option types that refuse values that no command can use.
 
-Numbers must be finite and fit the core's 64 bits. Texts and names of outputs must be UTF-8, as manifests
-record them; an output that is a file or a prefix must have a name.
+Paths must not be empty. Numbers must be finite and fit the core's 64 bits. Texts and names of outputs must
+be UTF-8, as manifests record them; an output that is a file or a prefix must have a name.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def checked(command: _Command) -> _Command:
             # Help names a folder in several ways, but every file `FILE...` and every prefix `PREFIX`.
             is_folder = not (parameter.metavar or "").startswith(("FILE", "PREFIX"))
             parameter.type = _Output(kind, is_folder)
+        elif isinstance(kind, click.Path) and not isinstance(kind, (_Output, _Input)):
+            parameter.type = _Input(kind)
         elif isinstance(kind, click.IntRange):
             parameter.type = _WholeInRange(kind.min, kind.max, kind.min_open, kind.max_open, kind.clamp)
         elif isinstance(kind, click.FloatRange):
@@ -122,6 +124,19 @@ class _Text(click.types.StringParamType):
             if _HUGE_NUMBER.search(text):
                 self.fail(f"{text[:60]!r} has a number of more than 18 digits.", param, ctx)
         return text
+
+
+class _Input(click.Path):
+    """A path that another type converts; an empty one, an unset variable of a shell say, is no folder `.`."""
+
+    def __init__(self, kind: click.Path) -> None:
+        super().__init__(path_type=kind.type)
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("the path is empty.", param, ctx)
+        return self._kind.convert(value, param, ctx)
 
 
 class _Output(click.Path):

@@ -18,6 +18,12 @@ Shape: TypeAlias = Any
 #: Documents that `dedup` takes at most: the core numbers them with 32 bits.
 MAX_DOCUMENTS = (1 << 32) - 2
 
+#: The largest id of a token, an int32.
+MAX_TOKEN = (1 << 31) - 1
+
+#: Characters of a listed match and its item at most: comparing them word by word takes the square of this.
+MAX_EXCERPT = 2_000
+
 #: Pictures of a report at most: each becomes a part of the page. `vqgan-clip demo` makes six.
 MAX_PICTURES = 16
 
@@ -44,6 +50,15 @@ def _flag(values: Values, key: str) -> None:
 
 def _digest(values: Values, key: str) -> None:
     values.hexadecimal(key)
+
+
+def _token(values: Values, key: str) -> None:
+    values.integer(key, at_most=MAX_TOKEN)
+
+
+def _excerpt(values: Values, key: str) -> None:
+    if len(values.text(key)) > MAX_EXCERPT:
+        raise values.refuse(key, f"text of at most {MAX_EXCERPT:,} characters")
 
 
 def _token_type(values: Values, key: str) -> None:
@@ -194,7 +209,7 @@ SETTINGS: Mapping[str, Shape] = {
     },
     "tokens": {
         "eod?": _or_null(_text),
-        "eod_id?": _or_null(_count),
+        "eod_id?": _or_null(_token),
         "add_special_tokens?": _flag,
         "part?": _text,
         "part_of?": _digest,
@@ -320,8 +335,8 @@ SUMMARIES: Mapping[str, Shape] = {
                 "document": _text,
                 "first_step?": _or_null(_count),
                 "last_step?": _or_null(_count),
-                "item_text": _text,
-                "text": _text,
+                "item_text": _excerpt,
+                "text": _excerpt,
             }
         ],
     },
@@ -380,7 +395,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_tokens": _count,
         "n_ids": _count,
         "has_bytes": _flag,
-        "end_of_document": _or_null(_count),
+        "end_of_document": _or_null(_token),
         "n_segments": _count,
     },
     "pictures": {"pictures": [{"path": _text, "prompts": _text, "about": _text}]},

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, manifest, publish
-from pile_tools.errors import ConfigError, FormatError
+from pile_tools import _core, checked, manifest, publish
+from pile_tools.config import checked_threshold
+from pile_tools.errors import ConfigError, FormatError, first_line
 from pile_tools.manifest import MANIFEST_FILE, Request
 from pile_tools.publish import Built, Target
 from pile_tools.types import AnyPath
@@ -106,12 +107,13 @@ class LshIndex:
             OSError: A file cannot be written.
         """
         _check(signatures)
+        threshold = checked_threshold(str(threshold))
         n, permutations = signatures.shape
         if n > MAX_DOCUMENTS:
             raise ConfigError(f"an index has at most {MAX_DOCUMENTS:,} documents, got {n:,}")
-        bands, rows = _core.lsh_bands(str(threshold), permutations)
+        bands, rows = _core.lsh_bands(threshold, permutations)
         settings = {
-            "threshold": str(threshold),
+            "threshold": threshold,
             "permutations": permutations,
             "bands": bands,
             "rows": rows,
@@ -231,10 +233,14 @@ def _hashes(values: NDArray[Any]) -> NDArray[np.uint64]:
 
 def _open(path: Path, shape: tuple[int, int], dtype: str) -> NDArray[Any]:
     """A mapped array of known shape. Raises FormatError."""
+    checked.open_regular(path).close()
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as err:
-        raise FormatError(f"not the array of an index: {err} ({path})") from None
+        # Not `np.load`, which opens archives and pickles too.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as err:  # numpy parses the header as a literal of Python, which fails in many ways
+        raise FormatError(f"not the array of an index: {first_line(err)} ({path})") from None
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise FormatError(f"{array.shape} {array.dtype}, expected {shape} {np.dtype(dtype)} ({path})")
     found: NDArray[Any] = array

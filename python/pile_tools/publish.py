@@ -646,10 +646,11 @@ def _files_of(source: Path) -> list[Path]:
 
 
 def _refuse_scratch(folder: Path) -> None:
-    """Raises ConfigError for an output in a scratch folder, which the folder's job clears."""
+    """Raises ConfigError for an output in a scratch folder, there or not: the folder's job clears it."""
     for parent in (folder, *folder.parents):
-        if parent.name.endswith(scratch_folders.SUFFIX) and (parent / scratch_folders.MARKER).is_file():
-            raise ConfigError(f"is the scratch folder of a job; give another output ({parent})")
+        is_named = parent.name.endswith(scratch_folders.SUFFIX)
+        if is_named and (not parent.is_dir() or scratch_folders.is_ours(parent)):
+            raise ConfigError(f"has the name of a scratch folder; give another output ({parent})")
 
 
 def _refuse_no_folder(folder: Path) -> None:

@@ -153,6 +153,12 @@ def remove_links(folder: Path) -> None:
                 pending.append(path)
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether a folder with the name of a scratch folder may be one: it is empty or holds the marker."""
+    names = [path.name for path in folder.iterdir()]
+    return not names or MARKER in names
+
+
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder, not a link to one."""
     return stat.S_ISDIR(path.lstat().st_mode)
@@ -227,11 +233,11 @@ def _make_folder(folder: Path) -> None:
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             raise PileError(f"has the name of the scratch folder; rename or remove it ({folder})")
-        names = [path.name for path in folder.iterdir()]
+        can_be_used = is_ours(folder)
     except FileNotFoundError:
         # Removed meanwhile: `_Lock` tries again.
         return
-    if names and MARKER not in names:
+    if not can_be_used:
         raise PileError(
             f"has the name of the scratch folder, but its files are not from pile-tools; "
             f"rename or remove it ({folder})"

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from tests.hostile_values import commands_of
 
 from pile_tools import ConfigError, PileError, manifest, open_order, timeline
 from pile_tools.cli import group, run
@@ -17,6 +19,9 @@ from pile_tools.jobs import dedup, order, stages, tokenize, train_tokenizer, ver
 from pile_tools.read import shards as shards_module
 from pile_tools.read.shards import find_shards
 from pile_tools.timeline.checkpoints import Intervals
+from studies.cli import group as study_group
+from trainer.cli import group as trainer_group
+from vqgan_clip.cli import group as images_group
 
 WORDS = ["alpha", "beta", "gamma", "delta"]
 
@@ -101,6 +106,36 @@ def test_an_option_without_a_meaning_is_refused(answer: Any, place: Path, comman
     assert not (place / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["batch", "when", "mixture", "export", "repeats", "count-numbers"])
+def test_an_order_has_its_own_rows(answer: Any, place: Path, command: str) -> None:
+    array = next(place.glob("*_shuffle_idx.npy")).name
+    words = {
+        "batch": "--step 0",
+        "when": "alpha",
+        "export": "--steps 0:1 -o e.csv",
+        "count-numbers": "-o n.tsv",
+    }.get(command, "")
+    for path in ("order", "order/order.json", array):
+        code, _, err = answer(f"{command} {path} {words} --batch-size 4 --row-length 8")
+        assert (code, "rows of this order have 9 tokens, got row-length 8" in err) == (2, True), err
+    shutil.copy(place / "tok.bin", place / "rows.bin")
+    code, _, err = answer("mixture rows.bin --row-length 9 --batch-size 4 --compat gpt-neox")
+    assert (code, "compat is for other orders" in err) == (2, True), err
+
+
+def test_an_empty_path_is_refused() -> None:
+    """An unset variable of a shell is no folder `.`, in which there may be shards."""
+    n = 0
+    for program in (group, trainer_group, study_group, images_group):
+        for _, command in commands_of(program):
+            for parameter in command.params:
+                if isinstance(parameter.type, click.Path):
+                    n += 1
+                    with pytest.raises(click.BadParameter, match="is empty"):
+                        parameter.type.convert("", parameter, None)
+    assert n > 100
+
+
 def test_checkpoints_are_read_with_json_too(answer: Any) -> None:
     assert answer("trace order 0 --checkpoints nonsense --json")[0] == 2
     assert answer("verify shards --hashes terms.txt --chain")[0] == 2
@@ -164,6 +199,7 @@ def test_a_run_of_no_whole_steps_is_no_stage(place: Path, tmp_path: Path) -> Non
     ("command", "spellings"),
     [
         ("count-terms terms.txt tok --pairs all -o {}.tsv", ["--within 10", "--within 010"]),
+        ("dedup exact shards -o {}", ["--prefer subset:A,B", "--prefer subset:A,B,", "--prefer subset:,A,B"]),
         (
             "order tok -o {} --seq-length 8 --samples 5",
             ["--split 8,1,1", "--split 8/1/1", "--split 08,1,1.0"],

@@ -588,6 +588,28 @@ def test_a_record_of_a_changed_shard_is_not_restored(cli: Run, tmp_path: Path) -
         assert "changed since" in done.stderr
 
 
+def test_a_restored_text_has_its_lines_and_tabs(cli: Run, tmp_path: Path) -> None:
+    text = "one\n\ttwo\n\x1b[31m\n"
+    (tmp_path / "s").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "s" / f"{name}.txt").write_text(text)
+    assert cli("dedup", "exact", tmp_path / "s", "-o", tmp_path / "out").returncode == 0
+    assert cli("dedup", "restore", tmp_path / "out", "b.txt:0").stdout == "one\n\ttwo\n\\x1b[31m\n\n"
+
+
+@pytest.mark.parametrize("method", ["exact", "near"])
+def test_what_is_ignored_beside_older_shards_is_told(cli: Run, tmp_path: Path, method: str) -> None:
+    for folder in ("old", "new"):
+        write(tmp_path / folder / "0.jsonl", [folder])
+        (tmp_path / folder / "1.jsonl.xz").touch()
+    words = (method, tmp_path / "new", "-o", tmp_path / "out", "--against", tmp_path / "old")
+    done = cli("dedup", *words)
+    assert done.returncode == 0, done.stderr
+    assert "2 ignored beside the shards" in done.stdout
+    found = manifest.read(tmp_path / "out/manifest.json").summary["passed_over"]
+    assert [one["path"] for one in found["first"]] == ["../new/1.jsonl.xz", "../old/1.jsonl.xz"]
+
+
 def test_bad_records_are_left_where_they_are_and_counted(cli: Run, tmp_path: Path) -> None:
     shard = tmp_path / "s" / "0.jsonl"
     shard.parent.mkdir()

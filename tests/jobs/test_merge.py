@@ -23,6 +23,8 @@ from pile_tools import (
     _core,
     scratch_folders,
 )
+from pile_tools.config import fingerprint
+from pile_tools.errors import VerifyError
 from pile_tools.jobs import merge, tokenize, train_tokenizer, verify
 from pile_tools.jobs.merge import find_datasets
 from pile_tools.jobs.tokenize import TokenizeConfig
@@ -100,7 +102,7 @@ def test_a_foreign_dataset_is_merged_with_unknown_origins(
 
 
 def test_a_tokenizer_of_the_same_name_says_nothing_of_a_foreign_dataset(
-    golden: Path, shards: Path, tmp_path: Path
+    golden: Path, shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     for end in (".bin", ".idx"):
         shutil.copy(golden / "dataset" / f"mini_eod_text_document{end}", tmp_path / f"t{end}")
@@ -112,6 +114,11 @@ def test_a_tokenizer_of_the_same_name_says_nothing_of_a_foreign_dataset(
     assert "eod" not in made.settings
     states = [check.state for check in verify.run(foreign)]
     assert states.count("unsure") == 1
+    known = of_shards(find_shards([shards]), tmp_path / "known", tokenizer)
+    one = merge.run([known, foreign], tmp_path / "k1").manifest
+    two = merge.run([known, tmp_path / "m"], tmp_path / "k2").manifest
+    assert one.settings == two.settings
+    assert one.settings["eod"] is not None
     states = [check.state for check in verify.run(tmp_path / "m", chain=True)]
     assert states.count("unsure") == 1
     assert [check.state for check in verify.run(tmp_path / "t.json")] == ["ok"] * (
@@ -305,6 +312,31 @@ def test_missing_and_mixed_parts_are_named(shards: Path, tokenizer: Path, tmp_pa
     whole = of_shards(found, tmp_path / "whole", tokenizer)
     with pytest.raises(PileError, match="whole is not a part, but others are"):
         merge.run([*find_datasets([folder]), whole], tmp_path / "d")
+
+
+@pytest.mark.parametrize("name", ["n_documents", "n_tokens", "dtype", None])
+def test_a_manifest_that_speaks_of_other_data_is_not_merged(
+    shards: Path, tokenizer: Path, tmp_path: Path, name: str | None
+) -> None:
+    """The manifest of the whole has what those of the parts say."""
+    found = find_shards([shards])
+    for number in (1, 2):
+        of_shards(found, tmp_path / "d", tokenizer, part=Part(number, 2))
+    of_shards(found, tmp_path / "whole", tokenizer)
+    for path in (tmp_path / "d.parts/part-00001-of-00002.manifest.json", tmp_path / "whole.manifest.json"):
+        values = json.loads(path.read_bytes())
+        values["summary"][name or "n_documents"] = "int32" if name == "dtype" else 7
+        if name is not None:
+            del values["checksum"]
+            values["checksum"] = fingerprint(values)
+        path.write_text(json.dumps(values, indent=1) + "\n")
+    expected = "was changed after it was written" if name is None else f"{name} is (7|int32), the index says"
+    for inputs in ([tmp_path / "d.parts"], [tmp_path / "whole"]):
+        with pytest.raises(FormatError, match=rf"{expected}.*\.manifest\.json"):
+            merge.run(find_datasets(inputs), tmp_path / "m")
+        assert not list(tmp_path.glob("m.*"))
+    with pytest.raises(VerifyError, match=expected):
+        verify.run(tmp_path / "whole")
 
 
 def test_parts_without_documents_are_an_error(

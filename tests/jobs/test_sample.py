@@ -183,13 +183,22 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--shards=0", "--shards=101", "--megabytes=0", "--megabytes=nan", "--megabytes=-1"]
+    "option",
+    [
+        *("--shards=0", "--shards=101", "--megabytes=0", "--megabytes=nan", "--megabytes=-1"),
+        *("--seed=-1", "--seed=18446744073709551616"),
+    ],
 )
 def test_values_out_of_range_are_usage_errors(
     tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(cli.group, ["sample", str(tmp_path / "out"), option]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_smallest_and_largest_values_make_a_sample(tmp_path: Path) -> None:
+    config = SampleConfig(megabytes=1e-9, shards=1, seed=2**64 - 1, canaries=False)
+    assert sample.run(config, tmp_path)[0].summary["n_documents"] == 1
 
 
 def test_config_errors_are_value_errors() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,19 @@ def test_a_damaged_order_is_no_stage(orders: tuple[Path, Path, Path], tmp_path: 
     np.save(path, array[::-1].copy())
     with pytest.raises(PileError, match=r"not the array that order\.json lists"):
         run([Stage(tmp_path / "a"), Stage(orders[1])], tmp_path / "staged")
+    assert not (tmp_path / "staged/order.json").exists()
+
+
+@pytest.mark.parametrize("array", ["dataset_index", "dataset_sample_index"])
+def test_damaged_arrays_of_a_blend_are_no_stage(
+    orders: tuple[Path, Path, Path], tmp_path: Path, array: str
+) -> None:
+    first, _, blend = orders
+    shutil.copytree(blend, tmp_path / "blend")
+    (path,) = (tmp_path / "blend").glob(f"*_{array}.npy")
+    np.save(path, np.flip(np.load(path)))
+    with pytest.raises(PileError, match=rf"not the array that order\.json lists.*{array}"):
+        run([Stage(first), Stage(tmp_path / "blend", 5)], tmp_path / "staged", batch_size=BATCH)
     assert not (tmp_path / "staged/order.json").exists()
 
 

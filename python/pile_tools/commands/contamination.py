@@ -14,7 +14,7 @@ from pile_tools import publish, timeline
 from pile_tools._core import TokenDataset
 from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
-from pile_tools.commands.orders import is_order
+from pile_tools.commands.orders import is_order, opened_order
 from pile_tools.contamination import starts_with_item
 from pile_tools.errors import ConfigError
 from pile_tools.harness.task import HarnessTask, LoadedTask, check_before, load
@@ -23,7 +23,6 @@ from pile_tools.jobs.contamination import ContaminationConfig, Run
 from pile_tools.jobs.count_ngrams import dataset_at
 from pile_tools.jobs.rewriting import CLEAN_FILE, MATCHES_FILE, refuse_within
 from pile_tools.manifest import Manifest
-from pile_tools.order.open import open_order
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
 from pile_tools.terminal import columns, counted, fit, note
@@ -201,7 +200,7 @@ def _find(
         # `Path.is_dir` raises an error for a list that is longer than the longest file name.
         if how.checkpoints is not None and os.path.isdir(how.checkpoints):  # noqa: PTH112
             refuse_within(Path(how.checkpoints), output, "checkpoints")
-        order = open_order(inputs[0], row_length=how.row_length, batch_size=how.batch_size)
+        order = opened_order(inputs[0], how.row_length, how.batch_size, has_compat=False)
         n_steps, _ = timeline.extent(order, how.batch_size)
         loaded = _loaded(items)
         with Bar("searching", None, "tokens") as bar:

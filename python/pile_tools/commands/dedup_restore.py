@@ -8,7 +8,7 @@ import click
 
 from pile_tools.commands import artifacts, options
 from pile_tools.jobs.rewriting import restored
-from pile_tools.terminal import echo, print_document
+from pile_tools.terminal import echo_text, print_document
 
 
 @click.command("restore")
@@ -29,4 +29,4 @@ def command(folder: Path, record: str, as_json: bool) -> None:
     if as_json:
         print_document({"record": text})
         return
-    echo(text)
+    echo_text(text)

@@ -89,14 +89,19 @@ def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
     for name, what, first in kinds:
         n = int(table[name].sum())
         since = "" if first is None else f", first at step {first:,}"
-        echo(f"{n:,} of {counted(total, 'token')} ({n / total:.2%}) read before {what}{since}")
+        echo(f"{n:,} of {counted(total, 'token')} ({_share(n, total):.2%}) read before {what}{since}")
     echo()
     echo(f"{'steps':>17}  {'by epoch':>9}  {'by duplicate':>12}")
     for row in table:
         last = min(int(row["first_step"]) + every, n_steps) - 1
-        shares = [row[name] / row["n_tokens"] for name in ("by_epoch", "by_duplicate")]
+        shares = [_share(int(row[name]), int(row["n_tokens"])) for name in ("by_epoch", "by_duplicate")]
         steps = f"{row['first_step']:,} to {last:,}"
-        echo(f"{steps:>17}  {shares[0]:>9.2%}  {shares[1]:>12.2%}  {charts.bar(float(sum(shares)))}")
+        echo(f"{steps:>17}  {shares[0]:>9.2%}  {shares[1]:>12.2%}  {charts.bar(sum(shares))}")
+
+
+def _share(n: int, total: int) -> float:
+    """A share of the tokens of an interval, which may be padding alone."""
+    return n / max(total, 1)
 
 
 def _print_documents(found: Repeats, limit: int) -> None:
@@ -129,7 +134,8 @@ def _plot(order: str, found: Repeats, every: int, n_steps: int) -> Plot:
     total = int(table["n_tokens"].sum())
     edges = [*table["first_step"].tolist(), n_steps]
     kinds = {"by_epoch": "in an earlier epoch", "by_duplicate": "in a duplicate"}
-    shares = {what: (100 * table[name] / table["n_tokens"]).tolist() for name, what in kinds.items()}
+    totals = np.maximum(table["n_tokens"], 1)
+    shares = {what: (100 * table[name] / totals).tolist() for name, what in kinds.items()}
     title = f"Tokens of {order} that were read before"
     chart = Stack(title, "training step", "% of tokens", edges, shares)
     caption = (
@@ -141,7 +147,7 @@ def _plot(order: str, found: Repeats, every: int, n_steps: int) -> Plot:
             f"{first:,} to {end - 1:,}",
             f"{row['n_tokens']:,}",
             *(f"{row[name]:,}" for name in kinds),
-            *(f"{row[name] / row['n_tokens']:.2%}" for name in kinds),
+            *(f"{_share(int(row[name]), int(row['n_tokens'])):.2%}" for name in kinds),
         ]
         for (first, end), row in zip(itertools.pairwise(edges), table, strict=True)
     ]

@@ -13,6 +13,7 @@ import numpy as np
 
 from pile_tools import timeline
 from pile_tools.commands import artifacts, options
+from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import range_of, source_of, tokens_from
 from pile_tools.commands.texts import (
     checked_id,
@@ -27,7 +28,6 @@ from pile_tools.commands.texts import (
     unquoted,
 )
 from pile_tools.errors import ConfigError
-from pile_tools.order.open import open_order
 from pile_tools.search import Index, NextTokens, Query, open_index_with
 from pile_tools.tables import Table, records
 from pile_tools.terminal import columns, counted, echo, print_document
@@ -332,7 +332,7 @@ def _seen(
     queries: Sequence[str | bytes] | list[list[int]],
     batch_size: int | None,
 ) -> list[_Seen]:
-    opened = open_order(order)
+    opened = opened_order(order, has_compat=False)
     decoder = index.tokenizer if isinstance(queries[0], (str, bytes)) else None
     answer = timeline.when(opened, queries, tokenizer=decoder, index=index.core, batch_size=batch_size)
     seen, sightings = [], answer.sightings

@@ -13,10 +13,10 @@ import numpy as np
 
 from pile_tools import publish, timeline
 from pile_tools.commands import artifacts, options
+from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import range_of
 from pile_tools.commands.texts import note_normalized, quoted, short, times
 from pile_tools.errors import ConfigError, FormatError
-from pile_tools.order.open import open_order
 from pile_tools.present import marked
 from pile_tools.present.marked import Entry
 from pile_tools.read.shards import STANDARD_INPUT
@@ -169,7 +169,7 @@ class _Seen:
 
 def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) -> list[_Seen]:
     """By which steps each span is seen."""
-    opened = open_order(order)
+    opened = opened_order(order, has_compat=False)
     texts = list({span.text: None for span in spans if span.count <= _MAX_TRACED})
     seen = dict.fromkeys((span.text for span in spans), _Seen(None))
     if not texts:

@@ -293,8 +293,9 @@ def subset_groups(dataset: TokenDataset) -> Groups:
         )
     names: list[str | None] = [*sorted(dataset.subsets)]
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
+    index = {name: i for i, name in enumerate(names)}
     # By the dataset's number of a subset; the last item is for number -1, that of documents without one.
-    indices = np.array([*(names.index(name) for name in dataset.subsets), len(names)], dtype=np.uint32)
+    indices = np.array([*(index[name] for name in dataset.subsets), len(names)], dtype=np.uint32)
     if (numbers < 0).any() or not names:
         names.append(None)
     return indices[numbers], names

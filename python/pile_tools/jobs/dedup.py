@@ -35,6 +35,7 @@ from pile_tools.read.shards import (
     checked_entries,
     entries,
     find_shards,
+    together,
 )
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.sizes import parse_size
@@ -134,7 +135,9 @@ class DedupConfig:
     def settings(self) -> Settings:
         """The settings as manifests record them."""
         near = dataclasses.asdict(self.near) if self.near else {}
-        copies = {"normalize": self.normalize, "prefer": self.prefer, "mark": self.mark}
+        # As the subsets are compared: `subset:A,` is `subset:A`.
+        prefer = _SUBSETS + ",".join(self.subsets) if self.subsets else self.prefer
+        copies = {"normalize": self.normalize, "prefer": prefer, "mark": self.mark}
         return {"method": "near" if self.near else "exact", **copies, **near, **self.records.settings}
 
     @property
@@ -314,7 +317,8 @@ def run(
             summary |= {**none, "subsets": [subset | none for subset in found["subsets"]]}
         roles = dict.fromkeys(sha256, "shard") | {CLUSTERS_FILE: "clusters"}
         checked_inputs = checked_entries(inputs, found["shards"])
-        return Built(list(roles), summary | shards_summary(shards, output), checked_inputs, roles, sha256)
+        summary |= shards_summary(together(shards, older), output)
+        return Built(list(roles), summary, checked_inputs, roles, sha256)
 
     made, is_new = publish.make(
         target,

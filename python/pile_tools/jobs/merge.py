@@ -97,6 +97,13 @@ def run(
         raise ConfigError(f"{output} cannot be merged into itself; give another output")
     opened = [_core.TokenDataset(path) for path in inputs]
     found = [datasets.manifest_of(path) for path in inputs]
+    for dataset, made in zip(opened, found, strict=True):
+        if made is not None:
+            # The summary of the whole has what those of the parts say.
+            intact = manifest.is_intact(made.path)
+            fault = datasets.fault(dataset, made) if intact else "was changed after it was written"
+            if fault is not None:
+                raise FormatError(f"{fault} ({made.path})")
     if any(one is not None and parts.PART in one.settings for one in found):
         return _run_parts(inputs, found, output, force, on_progress)
     refuse_mixture(inputs, found)
@@ -168,7 +175,11 @@ def _tokenizers(found: Manifest) -> list[Entry]:
 
 def refuse_mixture(inputs: Sequence[Path], manifests: Sequence[Manifest | None]) -> None:
     """Raises PileError if the ids of datasets mean different texts, if manifests tell."""
-    described = [(path, found) for path, found in zip(inputs, manifests, strict=True) if found is not None]
+    described = [
+        (path, found)
+        for path, found in zip(inputs, manifests, strict=True)
+        if found is not None and _tokenizers(found)
+    ]
     for path, found in described[1:]:
         first_path, first = described[0]
         hashes = [[entry.get("sha256") for entry in _tokenizers(m)] for m in (first, found)]
@@ -186,7 +197,8 @@ def refuse_mixture(inputs: Sequence[Path], manifests: Sequence[Manifest | None])
 def _request(
     inputs: Sequence[_core.TokenDataset], manifests: Sequence[Manifest | None], output: Path
 ) -> Request:
-    known = [found for found in manifests if found is not None]
+    # One that is merged from datasets of other tools names no tokenizer: it is like these.
+    known = [found for found in manifests if found is not None and _tokenizers(found)]
     settings = dict(known[0].settings) if known else {}
     for found in known[1:]:
         settings = {k: v for k, v in settings.items() if found.settings.get(k) == v}

@@ -18,7 +18,15 @@ from pile_tools import _core, checked, files, manifest, publish, scratch_folders
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, first_line
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest, Request
-from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream, refuse_output_within
+from pile_tools.read.shards import (
+    OLDER,
+    RecordConfig,
+    Shards,
+    entries,
+    find_shards,
+    has_stream,
+    refuse_output_within,
+)
 from pile_tools.read.texts import read_lines
 from pile_tools.tokens.documents import shard_named
 from pile_tools.types import OnProgress, RewriteSummary
@@ -99,14 +107,14 @@ def table_name(path: str) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
-def older_shards(folder: Path, shards: Sequence[Path]) -> list[Path]:
+def older_shards(folder: Path, shards: Sequence[Path]) -> Shards:
     """The shards of an older corpus.
 
     Raises:
         ConfigError: One of them is one of `shards`, whose documents would be copies of themselves.
         PileError: There are none.
     """
-    older = list(find_shards([folder]))
+    older = find_shards([folder])
     refuse_common(older, shards)
     return older
 
@@ -161,6 +169,7 @@ def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
         passages = checked.read_json(path, what="a list of canaries").objects("passages")
         return Protected(texts=[passage.text("text") for passage in passages])
     records = []
+    named = _Named(shards)
     for number, data in enumerate(read_lines(path), 1):
         # File names may have any bytes except a line feed.
         line = data.decode(errors="surrogateescape").strip(" \t")
@@ -168,24 +177,38 @@ def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
             found = _RECORD.fullmatch(line)
             if found is None:
                 raise ConfigError(f"line {number} is not SHARD:RECORD ({path})")
-            records.append((_shard_number(found[1], shards), int(found[2])))
+            records.append((named.number(found[1]), int(found[2])))
     return Protected(records=records)
 
 
-def _shard_number(name: str, shards: Sequence[Path]) -> int:
-    """The number of the shard whose path is `name` or ends with it. Raises ConfigError if not exactly one.
+class _Named:
+    """Shards by their names in lists that people or our tables wrote."""
 
-    Absolute paths are compared with links and `..` resolved. The `..` at the start of a relative path are
-    left out: tables beside new shards write them, as they name shards from their folder.
-    """
-    # No path has a NUL, for which `realpath` raises an error.
-    if name.startswith("/") and "\0" not in name:
-        paths = [os.path.realpath(path) for path in shards]
-        name = os.path.realpath(name)
-    else:
-        paths = [str(path) for path in shards]
-        name = _BEFORE.sub("", name)
-    return paths.index(shard_named(paths, name, "the given"))
+    def __init__(self, shards: Sequence[Path]) -> None:
+        self._paths = [str(path) for path in shards]
+        self._numbers: dict[str, int] = {}
+
+    @functools.cached_property
+    def _real(self) -> list[str]:
+        return [os.path.realpath(path) for path in self._paths]
+
+    def number(self, name: str) -> int:
+        """The number of the shard whose path is `name` or ends with it.
+
+        Absolute paths are compared with links and `..` resolved. The `..` at the start of a relative path are
+        left out: tables beside new shards write them, as they name shards from their folder.
+
+        Raises:
+            ConfigError: There is not exactly one.
+        """
+        if name not in self._numbers:
+            # No path has a NUL, for which `realpath` raises an error.
+            if name.startswith("/") and "\0" not in name:
+                paths, of = self._real, os.path.realpath(name)
+            else:
+                paths, of = self._paths, _BEFORE.sub("", name)
+            self._numbers[name] = paths.index(shard_named(paths, of, "the given"))
+        return self._numbers[name]
 
 
 @dataclass(frozen=True)
@@ -397,7 +420,7 @@ def _found(made: Manifest, name: str) -> tuple[Entry, Path, int]:
     inputs = [entry for entry in made.inputs if entry["role"] in ("shard", OLDER)]
     shards = [manifest.input_path(made, entry) for entry in inputs]
     named = [table_name(entry["path"]) for entry in inputs]
-    number = named.index(match[1]) if match[1] in named else _shard_number(match[1], shards)
+    number = named.index(match[1]) if match[1] in named else _Named(shards).number(match[1])
     return inputs[number], shards[number], int(match[2])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import zstandard
 
 from pile_tools import manifest, publish
+from pile_tools.checked import MAX_SEED
 from pile_tools.config import settings
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.jobs.sampling import canaries, sources
@@ -53,11 +54,13 @@ class SampleConfig:
         # Names of shards have two digits.
         if not 1 <= self.shards <= 100:
             raise ConfigError(f"shards must be 1 to 100, got {self.shards}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed must be 0 to {MAX_SEED}, got {self.seed}")
 
     @property
     def text_bytes(self) -> int:
         """Bytes of text to take."""
-        return round(self.megabytes * 1e6)
+        return max(round(self.megabytes * 1e6), 1)
 
     @property
     def max_document_bytes(self) -> int:

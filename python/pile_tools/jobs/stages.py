@@ -192,7 +192,6 @@ def _copy(source: _Source, number: int, folder: Path) -> list[str]:
     Raises:
         FormatError: An array is not the one that the order's manifest lists.
     """
-    listed = {entry["path"]: entry for entry in source.record.outputs}
     names = []
     for stem in source.stems:
         for array in ARRAYS:
@@ -200,10 +199,16 @@ def _copy(source: _Source, number: int, folder: Path) -> list[str]:
             path = source.record.folder / name
             checked.open_regular(path).close()
             shutil.copyfile(path, folder / copied)
-            if name in listed and not manifest.matches(folder / copied, listed[name]):
-                raise FormatError(f"not the array that {ORDER_FILE} lists: damaged or replaced ({path})")
+            _check_listed(source, path, folder / copied)
             names.append(copied)
     return names
+
+
+def _check_listed(source: _Source, path: Path, copied: Path) -> None:
+    """Raises FormatError if an array, or a copy of it, is not the one that the order's manifest lists."""
+    listed = [entry for entry in source.record.outputs if entry["path"] == path.name]
+    if not all(manifest.matches(copied, entry) for entry in listed):
+        raise FormatError(f"not the array that {ORDER_FILE} lists: damaged or replaced ({path})")
 
 
 def _write_blend(sources: list[_Source], batch_size: int, folder: Path) -> list[str]:
@@ -232,12 +237,12 @@ def _of_stage(
     if source.blend is None:
         datasets = (np.full(part.stop - part.start, first_dataset) for part in parts)
         return datasets, (np.arange(part.start, part.stop) for part in parts)
-    of_dataset, of_sample = (np.load(_array(source, array), mmap_mode="r") for array in BLEND_ARRAYS)
+    paths = [source.record.folder / f"{source.blend}_{array}.npy" for array in BLEND_ARRAYS]
+    for path in paths:
+        checked.open_regular(path).close()
+        _check_listed(source, path, path)
+    of_dataset, of_sample = (np.lib.format.open_memmap(path, mode="r") for path in paths)
     return (
         (of_dataset[part].astype(np.int64) + first_dataset for part in parts),
         (of_sample[part] for part in parts),
     )
-
-
-def _array(source: _Source, array: str) -> Path:
-    return source.record.folder / f"{source.blend}_{array}.npy"

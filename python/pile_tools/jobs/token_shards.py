@@ -29,8 +29,12 @@ MAX_SHARDS = 100_000
 _CHUNK_BYTES = 8 << 20
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>[0-9]{5,})-of-(?P<last>[0-9]{5,})\.bin", re.DOTALL)
 _HASH = r"[0-9a-fA-F]{64}"
-#: The lines of `sha256sum`, and those of Pythia's `shard_hashes.txt`.
-_HASH_FIRST = re.compile(rf"({_HASH})[ \t]+(.+)")
+#: The lines of `sha256sum`, with a backslash if characters of the name are escaped, and of `sha256sum --tag`.
+_HASH_FIRST = re.compile(rf"(?P<escaped>\\?)(?P<hash>{_HASH})[ \t]+(?P<name>.+)")
+_TAGGED = re.compile(rf"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<hash>{_HASH})")
+_ESCAPE, _UNESCAPES = re.compile(r"\\[\\nr]"), {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+
+#: The lines of Pythia's `shard_hashes.txt`.
 #: Matched from the end, where the hash has a fixed length: a search from the start takes quadratic time.
 _HASH_LAST = re.compile(rf"[ \t]{_HASH}\Z")
 
@@ -166,8 +170,10 @@ def read_hashes(path: Path) -> dict[str, str]:
 
 def _name_and_hash(line: str) -> tuple[str, str] | None:
     """The name and the hash in a line without spaces around it; None if they are not there."""
-    if found := _HASH_FIRST.fullmatch(line):
-        name, sha256 = found[2], found[1]
+    if found := _HASH_FIRST.fullmatch(line) or _TAGGED.fullmatch(line):
+        name, sha256 = found["name"], found["hash"]
+        if found["escaped"]:
+            name = _ESCAPE.sub(lambda match: _UNESCAPES[match[0]], name)
     elif _HASH_LAST.search(line, max(0, len(line) - SHA256_DIGITS - 1)):
         name, sha256 = line[:-SHA256_DIGITS].rstrip(" \t"), line[-SHA256_DIGITS:]
     else:

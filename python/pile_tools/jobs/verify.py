@@ -217,7 +217,7 @@ class _Verifier:
         for entry in found.outputs:
             yield self._output(found, entry)
         if found.kind == "tokens":
-            yield _structure(datasets.prefix_of(found), path)
+            yield _structure(datasets.prefix_of(found), path, found)
         for entry in found.inputs:
             yield from self._input(found, entry)
         if self._chain:
@@ -372,14 +372,18 @@ def _fingerprint(path: Path) -> str:
     return as_one(_core.rows_order(path, 1, "uint16").dataset).fingerprint
 
 
-def _structure(prefix: Path, artifact: Path | None) -> Check:
-    """The check of a dataset's index against its tokens."""
+def _structure(prefix: Path, artifact: Path | None, made: Manifest | None = None) -> Check:
+    """The check of a dataset's index against its tokens, and of its manifest's counts against the index."""
     try:
         if not _core.TokenSource(prefix).has_tokens:
             return Check("absent", f"the tokens of {prefix} are not here", artifact)
-        _core.TokenDataset(prefix).check()
+        dataset = _core.TokenDataset(prefix)
+        dataset.check()
+        fault = datasets.fault(dataset, made) if made is not None else None
     except (PileError, OSError) as err:
         return Check("WRONG", _reason(err), artifact)
+    if fault is not None:
+        return Check("WRONG", f"{fault} ({artifact})", artifact)
     return Check("ok", f"{prefix}: the index fits the tokens", artifact)
 
 

@@ -59,7 +59,7 @@ def open_order(
             see `Order.replaced_by_gpt_neox`; by default as the order was built, or the true samples.
 
     Raises:
-        ConfigError: `row_length`, `batch_size`, `dtype` or `compat` is out of range.
+        ConfigError: `row_length`, `batch_size`, `dtype` or `compat` is out of range, or for other orders.
         PileError: The base order of saved interventions has changed.
         FormatError: This is not an order, or it was built for another dataset.
         OSError: A file cannot be read.
@@ -73,22 +73,41 @@ def open_order(
         raise ConfigError(f"batch-size must be at least 1, got {batch_size}")
     size = batch_size or PYTHIA_BATCH_SIZE
     if is_address(text):
+        _refuse_compat(compat, text)
         rows = _of_rows(Path(text), RemoteRows(text, row_length, dtype), size)
         return dataclasses.replace(rows, address=text)
     path = Path(path)
     if text.endswith(".npy"):
-        return _of_arrays(path, batch_size, compat)
+        return _with_rows_of(_of_arrays(path, batch_size, compat), row_length, dtype)
     file = order_file(path)
     with publish.reading(Target.of(file)):
         if not file.exists() or file.suffix == ".bin":
             # Of rows that are being replaced there may be only the scratch folder, `*.partial`: the core's
             # error then says that they are being replaced.
             if path.suffix == ".bin" or any(any(path.glob(name)) for name in ("*.bin", "*.partial")):
+                _refuse_compat(compat, text)
                 return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
             what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
             raise FileNotFoundError(2, what, str(path))
-        order = _of_manifest(file, compat)
+        order = _with_rows_of(_of_manifest(file, compat), row_length, dtype)
     return order if batch_size is None else order.rebatch(batch_size=batch_size)
+
+
+def _refuse_compat(compat: str | None, name: str) -> None:
+    if compat is not None:
+        raise ConfigError(f"rows have no samples that GPT-NeoX replaces; compat is for other orders ({name})")
+
+
+def _with_rows_of(order: Order, row_length: int | None, dtype: str | None) -> Order:
+    """The order, which has its own rows. Raises ConfigError if others are given."""
+    n = order.samples.sample_length
+    if row_length not in (None, n):
+        raise ConfigError(
+            f"rows of this order have {n:,} tokens, got row-length {row_length:,} ({order.name})"
+        )
+    if dtype not in (None, order.dataset.dtype):
+        raise ConfigError(f"tokens of this order are {order.dataset.dtype}, got dtype {dtype} ({order.name})")
+    return order
 
 
 def _of_rows(path: Path, rows: Samples, batch_size: int) -> Order:

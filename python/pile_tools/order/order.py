@@ -6,6 +6,7 @@ An order only reads samples; `pile_tools.timeline` searches them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ class Order:
             return [*files, datasets.entry(self.dataset, folder)]
         return [{**entry, "path": manifest.relative(self.path, folder)}]
 
-    @property
+    @functools.cached_property
     def dataset(self) -> Documents:
         """The documents that the samples are made of; for rows, the rows themselves.
 

@@ -83,7 +83,7 @@ def _match(one: dict[str, Any]) -> str:
 def marked(a: str, b: str) -> tuple[str, str]:
     """Two texts as HTML, with the words that both have in the same order marked."""
     in_a, in_b = (list(_WORD.finditer(text)) for text in (a, b))
-    # difflib takes quadratic time: `jobs.contamination` stores at most 1,000 characters of a text.
+    # difflib takes quadratic time: manifests hold at most `kinds.MAX_EXCERPT` characters of a text.
     words_a, words_b = ([_normalized(word[0]) for word in of_text] for of_text in (in_a, in_b))
     blocks = difflib.SequenceMatcher(None, words_a, words_b, autojunk=False).get_matching_blocks()
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import re
@@ -299,6 +300,12 @@ def checked_entries(inputs: list[Entry], read: Iterable[ReadShard]) -> list[Entr
             entry = {**entry, "sha256": shard["sha256"]}
         checked.append(entry)
     return checked
+
+
+def together(*shards: Sequence[Path]) -> Shards:
+    """The shards of several inputs, with what was ignored at all of them."""
+    ignored = [passed for one in shards if isinstance(one, Shards) for passed in one.passed_over]
+    return Shards(itertools.chain(*shards), dict.fromkeys(ignored))
 
 
 def summary(shards: Sequence[Path], folder: Path) -> Settings:

@@ -71,11 +71,13 @@ def mixture(
     n_steps, size = checked_extent(order, interval_steps, batch_size)
     # An interval may be longer than any run, to get one over all steps; its samples must fit 64 bits.
     interval_steps = min(interval_steps, n_steps)
+    # First, as rows on a server are refused here, and a server may claim to have any number of them.
+    samples = core_order(order)
     dataset = order.dataset
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
     names: list[str | None] = [*dataset.subsets, None]
     n_tokens = _core.order_mixture(
-        core_order(order),
+        samples,
         numbers,
         len(names) - 1,
         n_steps * size,

@@ -39,6 +39,11 @@ class Concatenated:
         self.parts = list(parts)
         self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
         self.subsets = list(dict.fromkeys(name for part in self.parts for name in part.subsets))
+        number = {name: n for n, name in enumerate(self.subsets)}
+        # By the parts' numbers of subsets; the last item is for -1, an unknown subset.
+        self._to_all = [
+            np.array([*(number[name] for name in part.subsets), -1], np.int32) for part in self.parts
+        ]
 
     @property
     def prefix(self) -> str:
@@ -87,7 +92,5 @@ class Concatenated:
         for k, part in enumerate(self.parts):
             inside = (documents >= self._starts[k]) & (documents < self._starts[k + 1])
             own = part.subset_numbers(documents[inside] - self._starts[k])
-            # The last item is for number -1, that of documents whose subset is unknown.
-            to_all = np.array([self.subsets.index(name) for name in part.subsets] + [-1], np.int32)
-            numbers[inside] = to_all[own]
+            numbers[inside] = self._to_all[k][own]
         return numbers

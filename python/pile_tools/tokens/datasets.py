@@ -206,6 +206,13 @@ def is_intact(prefix: Path) -> bool:
     return manifest.is_intact(path) and all(manifest.matches(*entry) for entry in entries)
 
 
+def fault(dataset: TokenDataset, made: Manifest) -> str | None:
+    """What a dataset's manifest says otherwise than the dataset's index; None if it fits."""
+    found = {"dtype": dataset.dtype, "n_documents": len(dataset), "n_tokens": dataset.n_tokens}
+    names = (name for name, value in found.items() if made.summary[name] != value)
+    return next((f"{name} is {made.summary[name]}, the index says {found[name]}" for name in names), None)
+
+
 def is_complete(prefix: Path, request: Request) -> bool:
     """Whether the dataset at `prefix` is the requested one and complete."""
     try:

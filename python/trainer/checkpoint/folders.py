@@ -110,8 +110,8 @@ def check_ours(parent: Path, kind: str, steps: list[int]) -> None:
     that of the manifests: of checkpoints, or of saved training states.
 
     Raises:
-        PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else
-            or a mounted one.
+        PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else,
+            a mounted one, or a folder with the name of a file.
     """
     for step in steps:
         _check_ours(step_folder(parent, step), kind, step)
@@ -130,6 +130,11 @@ def _check_ours(folder: Path, kind: str, step: int) -> None:
     if found.kind != kind or found.settings.get("step") != step:
         raise PileError(f"is in the way and not the {kind} of step {step}; move it away ({folder})")
     known = {MANIFEST_FILE, *(entry["path"] for entry in found.outputs)}
+    for name in known:
+        if (folder / name).is_dir():
+            raise PileError(
+                f"is a folder with the name of a file of this run; move it away ({folder / name})"
+            )
     own = files.mount(folder.parent)
     _refuse_mounted(folder, own)
     for name, mode in _files(folder):
