@@ -409,8 +409,8 @@ def test_shards_are_not_written_over_themselves(four: Path) -> None:
         token_shards.shard(four, four, shard_bytes=39, force=True)
     with pytest.raises(ConfigError, match="the output is one of the inputs"):
         token_shards.unshard(four, four / _shard(2), force=True)
-    for name in ("w-00001-of-00009.bin", "w-00007-of-00003.bin"):
-        with pytest.raises(ConfigError, match="has the name of a shard of the input"):
+    for name in ("w-00001-of-00009.bin", "w-00007-of-00003.bin", "x-00000-of-00000.bin"):
+        with pytest.raises(ConfigError, match="has the name of a shard in the folder of the input"):
             token_shards.unshard(four, four / name, force=True)
         assert not (four / name).exists()
     _resize(four / "large.bin", 100_002)

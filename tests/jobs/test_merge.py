@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -337,6 +338,22 @@ def test_a_manifest_that_speaks_of_other_data_is_not_merged(
         assert not list(tmp_path.glob("m.*"))
     with pytest.raises(VerifyError, match=expected):
         verify.run(tmp_path / "whole")
+
+
+def test_a_manifest_that_is_a_broken_link_is_no_missing_one(halves: list[Path], tmp_path: Path) -> None:
+    path = Path(f"{halves[0]}.manifest.json")
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+        merge.run(halves, tmp_path / "m")
+    with pytest.raises(VerifyError, match=re.escape(str(path))):
+        verify.run(halves[0])
+    path.unlink()
+    provenance = Path(f"{halves[0]}.provenance")
+    provenance.unlink()
+    provenance.symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=re.escape(str(provenance))):
+        merge.run(halves, tmp_path / "m")
 
 
 def test_parts_without_documents_are_an_error(

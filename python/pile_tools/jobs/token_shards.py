@@ -189,11 +189,12 @@ def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:
 
 
 def _refuse_shard_name(output: Path, shards: list[tuple[Path, int]]) -> None:
-    """Raises ConfigError if an output would pass for one of the shards beside it."""
-    named, first = _SHARD.fullmatch(output.name), _SHARD.fullmatch(shards[0][0].name)
+    """Raises ConfigError if an output would pass for a shard in the folder that is read."""
     is_beside = output.parent.is_dir() and output.parent.samefile(shards[0][0].parent)
-    if is_beside and named and first and named["base"] == first["base"]:
-        raise ConfigError(f"has the name of a shard of the input; give another name or folder ({output})")
+    if is_beside and _SHARD.fullmatch(output.name):
+        raise ConfigError(
+            f"has the name of a shard in the folder of the input; give another name or folder ({output})"
+        )
 
 
 @contextlib.contextmanager

@@ -79,7 +79,8 @@ def find_manifests(path: Path) -> list[Path]:
     ]
     for stem in stems:
         beside = path.parent / (stem + MANIFEST_SUFFIX)
-        if beside.exists():
+        # A broken link is reported, as it is no missing manifest.
+        if os.path.lexists(beside):
             return [beside]
     folders = [path / ORDER_FILE, path / MANIFEST_FILE]
     for candidate in [*folders, *(path.parent / (stem + MANIFEST_SUFFIX) for stem in stems)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -82,7 +83,8 @@ def manifest_of(prefix: Path) -> Manifest | None:
 
 def _read(prefix: Path, infix: str) -> Manifest | None:
     path = with_suffix(prefix, infix + MANIFEST_SUFFIX)
-    found = manifest.read(path) if path.exists() else None
+    # A broken link is an error, not a dataset without a manifest.
+    found = manifest.read(path) if os.path.lexists(path) else None
     return found if found is not None and found.kind == _KINDS[infix] else None
 
 
@@ -93,7 +95,7 @@ def existing_manifests(prefix: Path) -> list[Path]:
 
 def _is_here(path: Path, infix: str) -> bool:
     try:
-        return path.exists() and manifest.read(path).kind == _KINDS[infix]
+        return os.path.lexists(path) and manifest.read(path).kind == _KINDS[infix]
     except (PileError, OSError):
         return True
 
@@ -182,7 +184,9 @@ def origin_entries(documents: Documents, folder: Path) -> list[Entry]:
         FormatError: The dataset was replaced since it was opened.
     """
     paths = [with_suffix(prefix, LABELS) for prefix in prefixes(documents)]
-    entries = [manifest.file_entry(path, folder, role="provenance") for path in paths if path.exists()]
+    entries = [
+        manifest.file_entry(path, folder, role="provenance") for path in paths if os.path.lexists(path)
+    ]
     check_unchanged(documents)
     return entries
 
