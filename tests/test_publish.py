@@ -920,6 +920,33 @@ def test_an_artifact_of_another_kind_with_other_files_stays(tmp_path: Path, forc
     assert sorted(tree(tmp_path)) == ["x.json", "x.manifest.json"]
 
 
+def test_another_users_scratch_folder_beside_finished_output_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = make(tmp_path, {"x.a": "1"})
+    scratch = tmp_path / "x.partial"
+    scratch.mkdir()
+    (scratch / "pile-tools.lock").touch()
+    # The tests' user may change everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != scratch)
+    assert make(tmp_path, {"x.a": "1"}) == (made, False)
+    assert scratch.exists()
+    with pytest.raises(OutputExistsError):
+        make(tmp_path, {"x.a": "2"}, request="b")
+    monkeypatch.undo()
+    assert make(tmp_path, {"x.a": "1"}) == (made, False)
+    assert not scratch.exists()
+    plot = tmp_path / "plot"
+    plot.with_name("plot.partial").mkdir()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refused)
+    publish.tidy(plot)
+    assert plot.with_name("plot.partial").exists()
+
+
 def test_a_manifest_that_no_reader_takes_is_not_published(tmp_path: Path) -> None:
     """Settings may come from manifests of inputs, and options may have values that no shape allows."""
 

@@ -193,7 +193,8 @@ def make(
             _refuse_other_names(target, request.kind, names)
         return done
 
-    if not os.path.lexists(target.scratch) and (done := finished()):
+    # A scratch folder that this user may not change was left by another's job: only that user can remove it.
+    if not os.access(target.scratch, os.W_OK) and (done := finished()):
         return done, False
     refuse_mounted(target)
     with scratch_folders.locked(target.scratch, "is making this output"), _naming_damage(target):

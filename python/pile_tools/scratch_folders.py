@@ -27,6 +27,9 @@ SUFFIX = ".partial"
 #: Maximum bytes of a path on Linux, with the zero byte after it (PATH_MAX).
 _MAX_PATH_BYTES = 4096
 
+#: Error numbers where a user may not change a folder.
+NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
 #: Error numbers of `flock` on a file system without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
@@ -80,9 +83,14 @@ def discard(folder: Path, what: str, empty: Callable[[Path], object] = clear) ->
     `empty` removes what is in the folder; a PileError of it keeps the folder.
     """
     if folder.is_dir():
-        # Another process that holds it removes it; one that is not ours, or that `empty` refuses, stays.
-        with contextlib.suppress(PileError), locked(folder, what):
-            empty(folder)
+        # Another process that holds it removes it; one that is not ours, or that `empty` refuses, stays, and
+        # so does one of another user, or on a file system that is mounted for reading.
+        try:
+            with contextlib.suppress(PileError), locked(folder, what):
+                empty(folder)
+        except OSError as err:
+            if err.errno not in NOT_ALLOWED:
+                raise
 
 
 def inner(folder: Path, name: str) -> Path:
