@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pile_tools
 from pile_tools import ConfigError, FormatError, Index, PileError, Tokenizer, open_index, open_order, timeline
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.index import IndexConfig, run
@@ -398,3 +399,29 @@ def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -
         (["trace-text", dataset, text, "-o", "page.pdf"], 2, ".html"),
     ]:
         assert message in told(*arguments, code=code), arguments
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 2**40, 2**70])
+def test_threads_out_of_range_are_refused_by_every_function(
+    indexed: Index, dataset: Path, shards: Path, tmp_path: Path, threads: int
+) -> None:
+    """Too many abort the process, as each allocates memory."""
+    run_order(dataset, tmp_path / "o", OrderConfig(seq_length=8, steps=2, batch_size=2))
+    order = open_order(tmp_path / "o")
+    for call in (
+        lambda: pile_tools.tokenize(shards, tmp_path / "d", tokenizer=tmp_path, threads=threads),
+        lambda: pile_tools.dedup(shards, tmp_path / "out", threads=threads),
+        lambda: timeline.when(order, [[1]], threads=threads),
+        lambda: timeline.mixture(order, threads=threads),
+        lambda: timeline.repeats(order, threads=threads),
+        lambda: indexed.count_batch([[1]], threads=threads),
+        lambda: indexed.trace("alpha", threads=threads),
+    ):
+        with pytest.raises(ConfigError, match="threads must be from 1 to 1,024"):
+            call()
+
+
+def test_a_dataset_has_a_name(tmp_path: Path) -> None:
+    for prefix in ("", ".", "/"):
+        with pytest.raises(ConfigError, match="has a name"):
+            pile_tools.tokenize(tmp_path, prefix, tokenizer=tmp_path)

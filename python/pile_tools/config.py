@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 import tomllib
 import types
@@ -40,6 +41,15 @@ def settings(config: object) -> Settings:
 def fingerprint(values: object) -> str:
     """SHA-256 of JSON-ready values, in hexadecimal; it does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def checked_threads(threads: int | None) -> int:
+    """The threads of a job, by default one for each processor. Raises ConfigError out of range."""
+    if threads is None:
+        return min(os.cpu_count() or 1, MAX_THREADS)
+    if not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(f"threads must be from 1 to {MAX_THREADS:,}, got {threads}")
+    return threads
 
 
 def checked_threshold(text: str) -> str:

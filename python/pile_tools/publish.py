@@ -21,6 +21,7 @@ import glob
 import itertools
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -282,8 +283,8 @@ def write_file(
             temporary = Path(folder) / "output"
             with _naming(path):
                 fill(temporary)
-                with path.open("wb") as stream:
-                    stream.write(temporary.read_bytes())
+                with path.open("wb") as stream, temporary.open("rb") as made:
+                    shutil.copyfileobj(made, stream)
         return
     _refuse_reserved([path.name])
     _refuse_no_folder(path.parent)

@@ -13,7 +13,6 @@ dataset's tokenizer normalizes text (see `Index.normalize`); `bytes` and ids are
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core, manifest, publish
 from pile_tools._core import SuffixIndex, TokenDataset, Tokenizer
+from pile_tools.config import checked_threads
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.publish import Target
@@ -194,7 +194,7 @@ class Index:
             parts = [ids_of(query) for query in given]
             np.cumsum([len(ids) for ids in parts], out=starts[1:])
             ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-        return self.core.count_batch(ids, starts, threads or os.cpu_count() or 1)
+        return self.core.count_batch(ids, starts, checked_threads(threads))
 
     def occurrences(self, query: Query, *, max_occurrences: int = MAX_OCCURRENCES) -> Table:
         """Every occurrence of a text or of token ids, by document and token: one row of int64 each.
@@ -309,7 +309,7 @@ class Index:
         """
         text = self.normalize(text).decode(errors="replace")
         data = encoded(text)
-        spans = self.core.spans(text, min_bytes, threads or os.cpu_count() or 1)
+        spans = self.core.spans(text, min_bytes, checked_threads(threads))
         found = []
         # A repetitive text has many spans of the same bytes: each is looked up once.
         known: dict[bytes, tuple[int, Table, float]] = {}

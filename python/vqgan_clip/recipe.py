@@ -75,8 +75,7 @@ class Recipe:
             raise ConfigError(f"{len(self.clip):,} CLIP models; at most {_MAX_CLIPS} can be given")
         if (n_images := len(self.image_prompts)) > MAX_PROMPTS:
             raise ConfigError(f"{n_images:,} image prompts; at most {MAX_PROMPTS} can be given")
-        if not 1 <= self.threads <= configs.MAX_THREADS:
-            raise ConfigError(f"threads must be from 1 to {configs.MAX_THREADS:,}, got {self.threads}")
+        configs.checked_threads(self.threads)
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
         for path in (*self.input_images, self.weights, *self.clip):

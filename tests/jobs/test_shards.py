@@ -85,7 +85,7 @@ def mess(tmp_path: Path, tokenizer: Path) -> Path:
     (folder / "h").symlink_to(tmp_path / "real")
     (folder / "h2").symlink_to(tmp_path / "real")
     shutil.copy(tokenizer, folder / "other.json")
-    made = manifest.Request("order", {"seed": 1}, [])
+    made = manifest.Request("run", {"seed": 1}, [])
     manifest.write(folder / "made.json", made, [], {})
     canaries = {"about": "", "repeats": [0], "passages": [{"text": "a", "repeats": 1}]}
     (folder / "c.json").write_text(json.dumps(canaries, indent=1))
@@ -156,6 +156,18 @@ def test_every_command_tells_and_its_manifest_lists(
         passed = manifest.read(out / name).summary["passed_over"]
         assert passed["n"] == len(passed["first"]) == 10
         assert {one["path"].removeprefix("../in/"): one["reason"] for one in passed["first"]} == PASSED
+
+
+def test_what_is_passed_over_is_named_from_here_without_an_output(
+    mess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("terms").write_text("document\n")
+    for words in (["count-ngrams"], ["count-terms", "terms"]):
+        code, told, error = command(capsys, *words, mess, "--json")
+        assert code == 0, error
+        passed = json.loads(told)["summary"]["passed_over"]["first"]
+        assert {one["path"] for one in passed} == {f"{mess.name}/{name}" for name in PASSED}
 
 
 def test_parts_list_what_one_run_lists(mess: Path, tmp_path: Path, tokenizer: Path) -> None:

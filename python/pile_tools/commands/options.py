@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from pile_tools import manifest, publish, terminal
 from pile_tools.commands import artifacts
-from pile_tools.config import MAX_THREADS
+from pile_tools.config import MAX_THREADS, checked_threads
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
 from pile_tools.order.order import MAX_ROW_LENGTH
@@ -36,7 +36,7 @@ force = click.option("--force", is_flag=True, help="Replace output made from oth
 threads = click.option(
     "--threads",
     type=click.IntRange(min=1, max=MAX_THREADS),
-    default=min(os.cpu_count() or 1, MAX_THREADS),
+    default=checked_threads(None),
     show_default="all cores",
     help="Threads; the output is the same for any number.",
 )
@@ -123,9 +123,14 @@ def reports(command: _Command) -> _Command:
 
 def made(found: Manifest, *, is_new: bool, is_temporary: bool = False, **more: Any) -> dict[str, Any]:
     """The document that `--json` prints for an artifact; a temporary one has no path."""
-    path = None if is_temporary else str(found.path)
+    path, summary = None if is_temporary else str(found.path), found.summary
+    if is_temporary and (passed := summary.get("passed_over")):
+        # Its paths are relative to the temporary folder.
+        paths = [os.path.relpath(manifest.input_path(found, one)) for one in passed["first"]]
+        first = [{**one, "path": name} for one, name in zip(passed["first"], paths, strict=True)]
+        summary = {**summary, "passed_over": {**passed, "first": first}}
     about: dict[str, Any] = {"kind": found.kind, "manifest": path, "is_new": is_new}
-    return about | {"summary": found.summary} | more
+    return about | {"summary": summary} | more
 
 
 def is_reported(found: Manifest, output: Path, *, is_new: bool, as_json: bool) -> bool:

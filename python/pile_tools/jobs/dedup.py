@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core, manifest, publish, scratch_folders
-from pile_tools.config import MAX_THREADS, Settings, checked_threshold, fingerprint
+from pile_tools.config import Settings, checked_threads, checked_threshold, fingerprint
 from pile_tools.errors import ConfigError, PileError, PileWarning
 from pile_tools.jobs import rewriting, signatures
 from pile_tools.jobs.clusters import DECISIONS, KINDS, write_clusters
@@ -414,8 +414,6 @@ def dedup(
     paths = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
     if not paths:
         raise PileError("no shards are given")
-    if threads is not None and not 1 <= threads <= MAX_THREADS:
-        raise ConfigError(f"threads must be from 1 to {MAX_THREADS:,}, got {threads}")
     similar = NearConfig(
         threshold=str(threshold),
         shingle=shingle,
@@ -442,7 +440,7 @@ def dedup(
         protect=None if protect is None else Path(protect),
         dry_run=dry_run,
         memory=parse_size(str(memory)),
-        threads=threads or os.cpu_count() or 1,
+        threads=checked_threads(threads),
         force=force,
         on_progress=on_progress,
     )

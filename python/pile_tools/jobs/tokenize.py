@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, manifest
-from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import UnknownEodError
+from pile_tools.config import Settings, checked_threads, fingerprint
+from pile_tools.errors import ConfigError, UnknownEodError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.read import shards as shard_files
 from pile_tools.read.shards import RecordConfig, checked_entries, entries, find_shards, has_stream
@@ -186,6 +186,8 @@ def tokenize(
         PileError: There are no shards; or as `run`.
     """
     paths = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    if not Path(prefix).name:
+        raise ConfigError(f"the prefix of a dataset has a name, got {str(prefix)!r}")
     config = TokenizeConfig(
         tokenizer=Path(tokenizer),
         eod=eod,
@@ -197,11 +199,11 @@ def tokenize(
         find_shards([Path(path) for path in paths]),
         Path(prefix),
         config,
-        threads=threads or os.cpu_count() or 1,
+        threads=checked_threads(threads),
         force=force,
         on_progress=on_progress,
     )
-    return _core.TokenDataset(prefix)
+    return _core.TokenDataset(Path(prefix))
 
 
 def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, force: bool) -> Manifest | None:

@@ -352,13 +352,14 @@ class _Picture:
     def svg(self) -> str:
         """The element, which ends at `y`."""
         height = self.y + 4
-        size, background = "", []
+        size, mark, background = "", [], []
         if self.is_picture:
             size = f'width="{self.width}" height="{height:.0f}" '
-            # With the mark, a later command may replace the file.
-            background = [PAGE_MARK, _box(0, 0, self.width, height, colors.PAPER)]
+            # With the mark, a later command may replace the file. In front, as a title may have any length.
+            mark, background = [PAGE_MARK], [_box(0, 0, self.width, height, colors.PAPER)]
         return "\n".join(
             [
+                *mark,
                 f'<svg xmlns="http://www.w3.org/2000/svg" {size}viewBox="0 0 {self.width} {height:.0f}" '
                 f'role="img" aria-label="{markup(self.title)}" font-family="{_FONT}" font-size="{_SIZE}">',
                 *background,

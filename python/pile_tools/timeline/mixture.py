@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core
+from pile_tools.config import checked_threads
 from pile_tools.order.order import Order
 from pile_tools.timeline.steps import checked_extent, core_order
 from pile_tools.types import OnProgress
@@ -82,7 +82,7 @@ def mixture(
         len(names) - 1,
         n_steps * size,
         interval_steps * size,
-        threads or os.cpu_count() or 1,
+        checked_threads(threads),
         on_progress,
     )
     if len(names) > 1 and not n_tokens[:, -1].any():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from pile_tools import _core
+from pile_tools.config import checked_threads
 from pile_tools.order.order import Order
 from pile_tools.tables import Table, named
 from pile_tools.timeline.mixture import mixture
@@ -65,7 +65,7 @@ def repeats(
     # An interval may be longer than any run, to get one over all steps; its samples must fit 64 bits.
     interval_steps = min(interval_steps, n_steps)
     by_interval, documents, first_by_epoch, first_by_duplicate = _core.order_repeats(
-        core_order(order), n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress
+        core_order(order), n_steps * size, interval_steps * size, checked_threads(threads), on_progress
     )
     first_steps = np.arange(0, n_steps, interval_steps)
     # Padding is not read.

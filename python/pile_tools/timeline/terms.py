@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core
 from pile_tools._core import Tokenizer
+from pile_tools.config import checked_threads
 from pile_tools.order.order import Order
 from pile_tools.read.texts import normalized
 from pile_tools.timeline.steps import core_order, extent
@@ -102,7 +102,7 @@ def count_arithmetic(
         core_order(order),
         tokenizer or order.tokenizer(),
         [size * s for s in steps],
-        threads or os.cpu_count() or 1,
+        checked_threads(threads),
         on_progress,
     )
     return [dict(of) for of in counts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core
 from pile_tools._core import SuffixIndex, Tokenizer
+from pile_tools.config import checked_threads
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.order.order import Order
 from pile_tools.read.texts import normalized
@@ -173,7 +173,7 @@ def when(
         n_steps * size,
         across_documents,
         max_occurrences,
-        threads or os.cpu_count() or 1,
+        checked_threads(threads),
         on_progress,
     )
     sightings, n_beyond = _in_run(named(table, _SIGHTING), len(strings), n_steps * size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from pile_tools import publish
 from pile_tools.commands import options
+from pile_tools.config import MAX_THREADS, checked_threads
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, print_document
@@ -114,8 +114,8 @@ def run_options(command: _Command) -> _Command:
         click.option("--frames", type=options.PATH, metavar="DIR", help="Write the steps as PNG files."),
         click.option(
             "--threads",
-            type=click.IntRange(1, 1024),
-            default=min(os.cpu_count() or 1, 1024),
+            type=click.IntRange(1, MAX_THREADS),
+            default=checked_threads(None),
             show_default="all cores",
             help="Threads; another number may change a picture.",
         ),
