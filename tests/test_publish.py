@@ -961,6 +961,39 @@ def test_a_manifest_that_no_reader_takes_is_not_published(tmp_path: Path) -> Non
         assert tree(tmp_path) == {}
 
 
+def test_a_manifest_that_is_too_large_or_has_paths_too_long_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry: manifest.Entry = {"role": "shard", "path": "../" * 1400 + "b", "bytes": 1, "sha256": "0" * 64}
+    with pytest.raises(FormatError, match=r"expected a path .*x\.manifest\.json, inputs"):
+        manifest.write(tmp_path / "x.manifest.json", Request("test", {}), [], {}, [entry])
+    monkeypatch.setattr(checked, "MAX_BYTES", 200)
+    with pytest.raises(FormatError, match="at most 200 are read"):
+        make(tmp_path, {"x.a": "1"})
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("folder", ["x.partial", "a.html.partial", "deep/x.partial/below"])
+def test_no_output_is_in_a_scratch_folder_there_or_not(tmp_path: Path, folder: str) -> None:
+    """Its job would refuse the folder as one of someone else, or remove the output with it."""
+    path = tmp_path / folder / "a.html"
+    for refuse in (
+        lambda: publish.refuse_page(path),
+        lambda: publish.write_page(path, "text"),
+        lambda: publish.write_file(path, lambda temporary: temporary.touch(), force=True),
+        lambda: make(path.parent, {"x.a": "1"}),
+    ):
+        with pytest.raises(ConfigError, match="has the name of a scratch folder"):
+            refuse()
+    assert tree(tmp_path) == {}
+    # A folder of someone else with such a name is none.
+    path.parent.mkdir(parents=True)
+    (path.parent / "theirs").touch()
+    (next(one for one in path.parents if one.name.endswith(".partial")) / "theirs").touch()
+    publish.write_page(path, publish.PAGE_MARK)
+    assert path.exists()
+
+
 def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -162,6 +162,19 @@ def test_bash_itself_reads_quoted_words_back() -> None:
     assert terminal.shell_quote(Path("-rf")) == "./-rf"
 
 
+@pytest.mark.parametrize("columns", [40, 60, 61, 62, 63, 64, 80])
+def test_a_suggested_command_is_wrapped_between_words_of_the_shell(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = ["a name with many words in it", "it's one with a 'quote'  in it"]
+    words = ["pile-tools", "merge", *names, "-o", "x y"]
+    terminal.note(f"next: {shlex.join(words)}")
+    shown = capsys.readouterr().out
+    # A shell ignores a line end after a backslash, `shlex` does not.
+    assert shlex.split(shown.removeprefix("next: ").replace("\\\n", "")) == words
+
+
 def test_commands_print_by_the_one_wrapper() -> None:
     source = Path(terminal.__file__).parents[1]
     for path in source.rglob("*.py"):

@@ -31,6 +31,7 @@ _NOT_PLAIN = re.compile(r"[^\x00-\x7f]|_")
 #: Parameters that take a text, which may look like a number.
 _TEXTS = {
     *("eod", "special_tokens", "text_field"),
+    *("checkpoints", "name", "pairs", "task"),
     *("clip", "device", "image_prompts", "mask_text", "sha256", "start"),
 }
 

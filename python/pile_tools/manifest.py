@@ -237,8 +237,11 @@ def write(
     }
     values["checksum"] = fingerprint(values)
     data = _encoded(values)
-    written = checked.parse_json(data, path, what=_WHAT)
-    kinds.check(request.kind, written.object("settings"), written.object("summary"))
+    if len(data) > checked.MAX_BYTES:
+        raise FormatError(
+            f"a manifest of {len(data):,} bytes, at most {checked.MAX_BYTES:,} are read ({path})"
+        )
+    _parsed(data, path)
     files.write_atomically(path, data, scratch=scratch)
     del values["format"], values["checksum"]
     return Manifest(path=path, **values, n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -255,7 +258,10 @@ def read(path: Path) -> Manifest:
         FormatError: Not a manifest, of another format, or damaged.
         OSError: The file cannot be read.
     """
-    data = checked.read_bytes(path)
+    return _parsed(checked.read_bytes(path), path)
+
+
+def _parsed(data: bytes, path: Path) -> Manifest:
     values = checked.parse_json(data, path, what=_WHAT)
     number = values.integer("format") if values.has("format") else None
     if number != FORMAT:

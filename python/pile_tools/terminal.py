@@ -192,15 +192,20 @@ def cell_columns(texts: Iterable[str], n_beside: int) -> int:
 _COMMAND = re.compile(r"[a-z ]+: (pile-|rm )")
 
 
+#: A word with the spaces after it; one of a shell may have spaces within quotes.
+_WORD, _SHELL_WORD = re.compile(r"\S+ *"), re.compile(r"""(?:'[^']*'|"[^"]*"|\S)+ *""")
+
+
 def _wrapped(parts: list[Styled], limit: int | None) -> list[Styled]:
     """The parts of a line, with line feeds and indentation instead of spaces where it exceeds `limit`."""
     line = "".join(part.text for part in parts)
     if limit is None or width(line) <= limit:
         return parts
-    end = " \\\n" if _COMMAND.match(line) else "\n"
+    is_command = _COMMAND.match(line) is not None
+    end = " \\\n" if is_command else "\n"
     indent = min(len(line) - len(line.lstrip(" ")) + 4, limit // 2)
     breaks, column, previous = set(), 0, 0
-    for match in re.finditer(r"\S+ *", line):
+    for match in (_SHELL_WORD if is_command else _WORD).finditer(line):
         word = match[0].rstrip(" ")
         column += width(line[previous : match.start()])
         is_first = not line[: match.start()].strip(" ")

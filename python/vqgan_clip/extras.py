@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pile_tools import files, publish
 from pile_tools.errors import ConfigError
 from pile_tools.scratch_folders import SUFFIX
-from vqgan_clip.frames import is_frame_name
+from vqgan_clip.frames import frame_name, is_frame_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +55,13 @@ class Extras:
             if is_frame_name(scratch.stem):
                 publish.tidy(scratch.with_suffix(""))
 
-    def refuse_clashes(self, output: Path, inputs: Iterable[Path]) -> None:
-        """Raises ConfigError if an output would replace an input or another output."""
+    def refuse_clashes(
+        self, output: Path, inputs: Iterable[Path], would_read: Callable[[Path], bool]
+    ) -> None:
+        """Raises ConfigError if an output would replace an input or another output, or become an input.
+
+        `would_read` tells whether a file at a path would be read by the next run.
+        """
         # By path without links, and by device and inode, as a folder may be mounted twice.
         seen: dict[object, str] = {}
         outputs = {"-o": output, **self.files}
@@ -72,6 +77,11 @@ class Extras:
                 raise ConfigError(f"has the name of a frame in --frames; give another folder ({path})")
             if name:
                 seen |= dict.fromkeys(keys, name)
+        frame = {} if self.frames is None else {"--frames": self.frames / frame_name(0)}
+        for name, path in {**outputs, **frame}.items():
+            if would_read(path):
+                what = "is among the files of the weights or of a CLIP model"
+                raise ConfigError(f"{what}; give {name} another folder ({path.parent})")
 
 
 def _is_in(real: str, folder: Path) -> bool:

@@ -35,6 +35,11 @@ _MARGIN, _LABEL_HEIGHT = 6, 14
 _VIDEO_SIDE = 256
 
 
+def frame_name(step: int) -> str:
+    """The name of the frame of a step."""
+    return _NAME.format(step)
+
+
 def is_frame_name(name: str) -> bool:
     """Whether a file in the folder of frames has the name of one."""
     return _FRAME.fullmatch(name) is not None
@@ -116,7 +121,7 @@ class Frames:
                 spacing *= 2
             self.kept = [frame for frame in self.kept if frame[0] % spacing == 0]
         if self.folder is not None:
-            self._write(self.folder / _NAME.format(guidance.n_steps), image, force=False)
+            self._write(self.folder / frame_name(guidance.n_steps), image, force=False)
         if self.preview is not None:
             self._write(self.preview, image, force=self.force)
 

@@ -97,6 +97,16 @@ class Recipe:
         networks = (path for name in (self.weights, *self.clip) for path in _network_files(name))
         return [*map(Path, self.input_images), *networks]
 
+    def would_read(self, path: Path) -> bool:
+        """Whether a file that is made at `path` would be one of a network's files for the next run."""
+        for name in (self.weights, *self.clip):
+            given = _network_path(name)
+            folder = given if given.is_dir() else given.parent
+            is_there = given.exists() and path.parent.is_dir() and path.parent.samefile(folder)
+            if is_there and (given.is_dir() or path.name.startswith(given.stem + ".")):
+                return True
+        return False
+
     @property
     def job(self) -> str:
         """A digest of all but the number of steps: a saved state continues a run of the same job."""
@@ -127,12 +137,16 @@ class Recipe:
 
 def _network_files(name: str) -> Iterator[Path]:
     """The files that the name of weights or of a CLIP model may read; none for a name that is no path."""
-    path = Path(name.rpartition(":")[2] if name.startswith("open_clip:") else name)
+    path = _network_path(name)
     if path.is_dir():
         yield from (found for found in path.iterdir() if found.is_file())
     elif path.is_file():
         # A checkpoint is read with the configuration beside it, which has its name but for the suffix.
         yield from path.parent.glob(f"{glob.escape(path.stem)}.*")
+
+
+def _network_path(name: str) -> Path:
+    return Path(name.rpartition(":")[2] if name.startswith("open_clip:") else name)
 
 
 def hashes_of(recipe: Recipe, models: Models) -> dict[str, Any]:

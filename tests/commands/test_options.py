@@ -123,6 +123,22 @@ def test_an_order_has_its_own_rows(answer: Any, place: Path, command: str) -> No
     assert (code, "compat is for other orders" in err) == (2, True), err
 
 
+def test_a_name_may_look_like_a_number(answer: Any, place: Path) -> None:
+    (place / "2024_11_30" / "step2").mkdir(parents=True)
+    shutil.copy(place / "terms.txt", place / "2_1")
+    (place / "2_1").write_text("alpha\tbeta\n")
+    for line in (
+        "contamination items.jsonl shards -o 2024_01 --name 2024_01",
+        "trace order 0 --checkpoints 2024_11_30",
+        "count-terms terms.txt shards --pairs 2_1",
+    ):
+        code, _, err = answer(line)
+        assert code == 0, err
+    shutil.rmtree(place / "2024_01")
+    code, _, err = answer("trace order 0 --checkpoints 1_000")
+    assert (code, "expected a number (every N steps)" in err) == (2, True), err
+
+
 def test_an_empty_path_is_refused() -> None:
     """An unset variable of a shell is no folder `.`, in which there may be shards."""
     n = 0

@@ -157,6 +157,27 @@ def test_datasets_are_found_by_prefix_file_or_folder(halves: list[Path], tmp_pat
         find_datasets([tmp_path / "empty"])
 
 
+def test_the_output_is_none_of_the_datasets_of_its_folder(
+    halves: list[Path], tmp_path: Path, cli: Run
+) -> None:
+    """The same command finds it there, or finishes what a killed one has published of it."""
+    merge.run(halves, tmp_path / "expected" / "all")
+    for end in SUFFIXES:
+        shutil.copy(Path(f"{halves[1]}{end}"), tmp_path)
+    for _ in range(2):
+        done = cli("merge", tmp_path, "-o", tmp_path / "all")
+        assert done.returncode == 0, done.stderr
+    assert "finished already" in done.stdout
+    made = contents(tmp_path / "all")
+    assert {end: made[end] for end in SUFFIXES[:3]} == {
+        end: data for end, data in contents(tmp_path / "expected" / "all").items() if end in SUFFIXES[:3]
+    }
+    (tmp_path / "all.manifest.json").unlink()
+    (tmp_path / "all.bin").unlink()
+    assert cli("merge", tmp_path, "-o", tmp_path / "all", "--force").returncode == 0
+    assert contents(tmp_path / "all") == made
+
+
 def test_part_numbers_are_checked() -> None:
     assert Part.parse("3/16") == Part(3, 16)
     wrong = [("3", "expected i/n"), ("1/" + "9" * 5000, "expected i/n")]

@@ -101,3 +101,12 @@ def test_an_order_without_samples_is_refused(dataset: Path, tmp_path: Path, pack
 def test_a_missing_dataset_is_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "nothing", None, OrderConfig(seq_length=16, samples=5))
+
+
+@pytest.mark.parametrize("seq_length", [2**31 - 1, 2**62, 10**30])
+def test_an_order_that_could_not_be_opened_is_not_built(
+    dataset: Path, tmp_path: Path, seq_length: int
+) -> None:
+    with pytest.raises(ConfigError, match="seq-length must be at most 2,147,483,646"):
+        run(dataset, tmp_path / "o", OrderConfig(seq_length=seq_length, samples=1))
+    assert not (tmp_path / "o").exists()

@@ -170,6 +170,19 @@ def test_what_is_passed_over_is_named_from_here_without_an_output(
         assert {one["path"] for one in passed} == {f"{mess.name}/{name}" for name in PASSED}
 
 
+@pytest.mark.parametrize("given", ["", "/a.jsonl", "/*.jsonl"])
+def test_shards_that_are_being_replaced_are_no_corpus(tmp_path: Path, given: str) -> None:
+    """Of an artifact whose publication was killed some shards are in its scratch folder still."""
+    for folder in ("sm", "sm.partial"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{'a' if folder == 'sm' else 'b'}.jsonl").write_bytes(LINE)
+    assert len(find_shards([f"{tmp_path}/sm{given}"])) == 1
+    (tmp_path / "sm.partial/pile-tools.lock").touch()
+    (tmp_path / "sm.partial/manifest.json").touch()
+    with pytest.raises(PileError, match=r"is being replaced; try again.*sm/manifest\.json"):
+        find_shards([f"{tmp_path}/sm{given}"])
+
+
 def test_parts_list_what_one_run_lists(mess: Path, tmp_path: Path, tokenizer: Path) -> None:
     found, config = find_shards([mess]), TokenizeConfig(tokenizer=tokenizer)
     for number in (1, 2):

@@ -31,6 +31,10 @@ __all__ = ["here"]
 RED = ["generate", "a red star", "-o", "a.png", *QUICK, "--every", "2"]
 
 
+def never(path: Path) -> bool:
+    return False
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -148,9 +152,26 @@ def test_no_input_is_replaced_through_a_mount(here: Path, bind: Bind) -> None:
     bind(here / "sub", here / "mounted")
     extras = Extras(frames=Path("sub"))
     with pytest.raises(ConfigError, match="is one of the inputs"):
-        extras.refuse_clashes(Path("sub/in.png"), [Path("mounted/in.png")])
+        extras.refuse_clashes(Path("sub/in.png"), [Path("mounted/in.png")], never)
     with pytest.raises(ConfigError, match="has the name of a frame"):
-        extras.refuse_clashes(Path("x.png"), [Path("mounted/step-000001.png")])
+        extras.refuse_clashes(Path("x.png"), [Path("mounted/step-000001.png")], never)
+
+
+@pytest.mark.parametrize("option", ["-o", "--state", "--preview", "--contact-sheet", "--frames"])
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_no_output_is_among_the_files_of_the_networks(here: Path, option: str, given: str) -> None:
+    """It would be one of them for the next run, which would be another then."""
+    for name in ("weights", "clip"):
+        Path(name).mkdir()
+        Path(name, "n.safetensors").touch()
+        of = name if given == "folder" else f"{name}/n.safetensors"
+        path = name if option == "--frames" else f"{name}/n.png"
+        if option == "--frames" and given == "file":
+            continue
+        output = [] if option == "-o" else ["-o", "x.png"]
+        done = Done("generate", "red", *output, *QUICK, f"--{name}", of, option, path)
+        assert (done.code, f"give {option} another folder ({name})" in done.error) == (2, True), done.err
+    assert not any(path.is_file() for path in here.rglob("*.png"))
 
 
 def test_no_input_is_a_frame(here: Path) -> None:

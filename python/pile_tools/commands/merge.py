@@ -23,8 +23,9 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool, as_json: bool) 
     """Join token datasets into one, with the provenance of their documents.
 
     INPUTS are prefixes of datasets, any of their files, or folders of datasets; they are joined in the order
-    given, those of a folder by name. A dataset given twice is included twice; several of its files name it
-    once. Datasets of GPT-NeoX and Megatron-LM are read too. Tokens of different tokenizers are refused.
+    given, those of a folder by name, without the output. A dataset given twice is included twice; several of
+    its files name it once. Datasets of GPT-NeoX and Megatron-LM are read too. Tokens of different tokenizers
+    are refused.
 
     The parts that `tokenize --part i/n` wrote give the dataset of a single run, byte for byte; missing
     parts are named.
@@ -34,7 +35,7 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool, as_json: bool) 
       pile-tools merge tokens/books tokens/code -o tokens/both
       pile-tools merge tokens/pile.parts -o tokens/pile
     """
-    found = find_datasets(inputs)
+    found = find_datasets(inputs, output)
     n_bytes = sum(datasets.token_bytes(prefix) for prefix in found)
     started = time.monotonic()
     with Bar("merging", n_bytes) as bar:

@@ -34,13 +34,14 @@ class Result:
     is_whole: bool
 
 
-def find_datasets(paths: Sequence[Path]) -> list[Path]:
+def find_datasets(paths: Sequence[Path], output: Path | None = None) -> list[Path]:
     """The prefixes of the datasets at some paths, in the order given. A repeated path repeats its dataset.
 
     Different files of one dataset, such as the matches of a glob, yield it once.
 
     Args:
         paths: Prefixes, files of a dataset, or folders. A folder yields all its datasets, byte-wise by name.
+        output: The prefix of the merged dataset, which is none of a folder's: the same call finds it there.
 
     Raises:
         PileError: A folder contains no dataset.
@@ -48,18 +49,21 @@ def find_datasets(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     given: Counter[tuple[Path, Path]] = Counter()
     for path in paths:
-        for prefix in _prefixes(path):
+        for prefix in _prefixes(path, output):
             given[path, prefix] += 1
             if given[path, prefix] > found.count(prefix):
                 found.append(prefix)
     return found
 
 
-def _prefixes(path: Path) -> list[Path]:
-    """The prefixes of the datasets at one path."""
+def _prefixes(path: Path, output: Path | None) -> list[Path]:
+    """The prefixes of the datasets at one path, without that of the output if it is a folder."""
     if not path.is_dir():
         return [_prefix(path)]
+    own = output is not None and output.parent.is_dir() and output.parent.samefile(path)
+    left_out = output.name if own and output is not None else None
     prefixes = [index.with_suffix("") for index in sorted(path.glob("*.idx"), key=os.fsencode)]
+    prefixes = [prefix for prefix in prefixes if prefix.name != left_out]
     if not prefixes:
         raise PileError(f"{path} contains no datasets: it has no .idx file")
     return prefixes

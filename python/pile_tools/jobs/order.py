@@ -14,7 +14,7 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.merge import refuse_mixture
 from pile_tools.manifest import ORDER_FILE, Manifest, Request
-from pile_tools.order.order import ARRAYS
+from pile_tools.order.order import ARRAYS, MAX_SEQ_LENGTH
 from pile_tools.publish import Built, Target
 from pile_tools.terminal import counted
 from pile_tools.tokens import datasets
@@ -65,6 +65,8 @@ class OrderConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.seq_length > MAX_SEQ_LENGTH:
+            raise ConfigError(f"seq-length must be at most {MAX_SEQ_LENGTH:,}, got {self.seq_length:,}")
         if (self.samples or (self.steps or 0) * (self.batch_size or 0)) > MAX_SAMPLES:
             raise ConfigError(f"an order has at most {MAX_SAMPLES:,} samples")
         if not 0 <= self.seed < 2**32:

@@ -60,7 +60,8 @@ def open_order(
 
     Raises:
         ConfigError: `row_length`, `batch_size`, `dtype` or `compat` is out of range, or for other orders.
-        PileError: The base order of saved interventions has changed.
+        PileError: The base order of saved interventions has changed, or the tokenizer of words that they
+            replace is not here.
         FormatError: This is not an order, or it was built for another dataset.
         OSError: A file cannot be read.
     """
@@ -192,8 +193,9 @@ def _of_interventions(found: Manifest, compat: str | None) -> Order:
     for intervention in table.objects("views"):
         try:
             order = applied(order, intervention)
-        except UnknownTokenizerError:
-            raise
+        except UnknownTokenizerError as err:
+            # No option gives it: the words are those of the dataset's own tokenizer.
+            raise PileError(f"words are replaced, for which the tokenizer is needed: {err}") from err
         except ConfigError as err:
             # The values are the file's, no one gave them.
             raise FormatError(f"{err} ({_view_file(found)})") from err

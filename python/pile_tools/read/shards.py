@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import json
@@ -15,11 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from pile_tools import files, manifest
+from pile_tools import files, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.files import Identity
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
+from pile_tools.publish import Target
 from pile_tools.scratch_folders import SUFFIX as SCRATCH_SUFFIX
 from pile_tools.sizes import parse_size
 from pile_tools.terminal import counted
@@ -165,7 +167,7 @@ def find_shards(inputs: Iterable[str | Path]) -> Shards:
         inputs: Files, pipes, folders and globs; or only `-`, standard input.
 
     Raises:
-        PileError: An input does not exist or has no shards, or a link is broken.
+        PileError: An input does not exist or has no shards, a link is broken, or shards are being replaced.
         OSError: A folder cannot be read.
         ConfigError: Standard input is combined with other inputs.
     """
@@ -351,6 +353,11 @@ class _Finder:
             # Inputs may match without a shard, such as artifacts, but not all of them.
             if path not in self._matched or not self.found:
                 raise PileError(self._no_shards(path))
+        for folder in sorted({path.parent for path in self.found}):
+            # Some of the shards of an artifact that is being replaced are not all of them. The root folder is
+            # no artifact.
+            with contextlib.suppress(ConfigError):
+                publish.refuse_while_replaced(Target.of(folder / MANIFEST_FILE))
 
     def _add_input(self, path: Path) -> None:
         if path.is_dir():

@@ -173,7 +173,7 @@ def make_picture(
 
     if extras.video is not None:
         frames.require_ffmpeg()
-    extras.refuse_clashes(output, recipe.input_files)
+    extras.refuse_clashes(output, recipe.input_files, recipe.would_read)
     extras.tidy()
     models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
