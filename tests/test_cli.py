@@ -209,6 +209,17 @@ def test_a_folder_that_was_removed_is_named_before_imports(tmp_path: Path, packa
     )
 
 
+@pytest.mark.parametrize("program", ["pile_tools", "trainer", "studies", "vqgan_clip"])
+def test_names_of_files_that_are_not_utf_8_are_refused_at_the_start(program: str) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", program, "--help"], env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"names of files are read as ascii, not UTF-8; set PYTHONUTF8=1" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize(
     ("mask", "is_refused"), [(0o022, False), (0o077, False), (0o222, True), (0o777, True)]
 )

@@ -24,6 +24,9 @@ MAX_TOKEN = (1 << 31) - 1
 #: Characters of a listed match and its item at most: comparing them word by word takes the square of this.
 MAX_EXCERPT = 2_000
 
+#: Bytes of the name of a subset at most, as in records.
+MAX_SUBSET_BYTES = 255
+
 #: Pictures of a report at most: each becomes a part of the page. `vqgan-clip demo` makes six.
 MAX_PICTURES = 16
 
@@ -54,6 +57,11 @@ def _digest(values: Values, key: str) -> None:
 
 def _token(values: Values, key: str) -> None:
     values.integer(key, at_most=MAX_TOKEN)
+
+
+def _subset(values: Values, key: str) -> None:
+    if len(values.text(key).encode()) > MAX_SUBSET_BYTES:
+        raise values.refuse(key, f"the name of a subset, at most {MAX_SUBSET_BYTES} bytes")
 
 
 def _excerpt(values: Values, key: str) -> None:
@@ -215,6 +223,8 @@ SETTINGS: Mapping[str, Shape] = {
         "part_of?": _digest,
         **_RECORDS,
     },
+    "token-shards": {"shard_bytes": _positive},
+    "token-file": {},
     "labels": {"eod": _or_null(_text), "add_special_tokens?": _flag, **_RECORDS},
     "index": {"texts": _flag, "memory_bytes": _count},
     "pictures": {"steps": _count, "views": _count, "weights": _text},
@@ -277,7 +287,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "shards": [
             {"n_documents": _count, "n_records": _count, "n_text_bytes": _count, "n_bad_records": _count}
         ],
-        "subsets": [_or_null(_text)],
+        "subsets": [_or_null(_subset)],
     },
     "passages": {
         **_PASSED_OVER,
@@ -376,6 +386,8 @@ SUMMARIES: Mapping[str, Shape] = {
             }
         ],
     },
+    "token-shards": {"bytes": _count},
+    "token-file": {"bytes": _count},
     "labels": {
         **_PASSED_OVER,
         "n_documents": _count,
@@ -469,6 +481,9 @@ def _check_tokens(settings: Values, summary: Values) -> None:
 
 
 def _check_signatures(settings: Values, summary: Values) -> None:
+    names = summary.items_of("subsets", lambda items, name: items.values[name])
+    if len(set(names)) < len(names):
+        raise summary.refuse("subsets", "names that differ")
     n_documents = 0
     for shard in summary.objects("shards"):
         n_bad, n_documents = shard.integer("n_bad_records"), n_documents + shard.integer("n_documents")

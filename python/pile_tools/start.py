@@ -28,6 +28,10 @@ def _check_process() -> None:
     except OSError:
         # Relative paths would fail later, and torch would end the process with a message of its own.
         sys.exit(_failed("the current folder was removed; change to another", _FAILED))
+    # The core and manifests name files in UTF-8.
+    if sys.getfilesystemencoding().lower() != "utf-8":
+        message = f"names of files are read as {sys.getfilesystemencoding()}, not UTF-8; set PYTHONUTF8=1"
+        sys.exit(_failed(message, _FAILED))
     mask = os.umask(0)
     os.umask(mask)
     # Permissions do not hold for root.

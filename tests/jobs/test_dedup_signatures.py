@@ -195,6 +195,19 @@ def test_what_is_no_signatures_is_told(planted: Path, tmp_path: Path) -> None:
         near(planted, tmp_path / "new", DedupConfig(), stored=[tmp_path / "out"])
 
 
+@pytest.mark.parametrize("names", [["a" * 256], ["\u00e4" * 128], ["a", "a"], [None, None]])
+def test_names_of_subsets_of_others_have_a_limit(
+    planted: Path, tmp_path: Path, names: list[str | None]
+) -> None:
+    sketch(planted, tmp_path / "sigs")
+    path = tmp_path / "sigs/manifest.json"
+    values = json.loads(path.read_bytes())
+    values["summary"]["subsets"] = names
+    path.write_text(json.dumps(values))
+    with pytest.raises(FormatError, match="subsets"):
+        near(planted, tmp_path / "out", stored=[tmp_path / "sigs"])
+
+
 def test_a_killed_job_resumes_with_the_same_signatures_only(planted: Path, tmp_path: Path) -> None:
     expected = tree(sketch(planted, tmp_path / "sigs"))
     n_bytes = sum(path.stat().st_size for path in planted.rglob("*.jsonl"))

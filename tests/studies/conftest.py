@@ -49,6 +49,7 @@ def write_run(folder: Path, order: Path, tokenizer: Path | None) -> Path:
         for s in range(STEPS)
     ]
     (folder / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outputs.append(manifest.file_entry(folder / "train_log.jsonl", folder))
     summary = {"steps": STEPS, "tokens": STEPS * 320, "n_parameters": 12345, "checkpoints": CHECKPOINTS}
     manifest.write(folder / "manifest.json", Request("run", settings, inputs), outputs, summary)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.studies.conftest import write_run
 from tests.test_hostile_manifests import mutations
 
+from pile_tools import manifest
 from pile_tools.errors import ConfigError, PileError
 from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare
@@ -18,6 +20,16 @@ from studies.report.facts import collect
 
 #: Mutations of one value, for each file.
 N_SAMPLED = 40
+
+
+def list_again(path: Path) -> None:
+    """Makes the manifest beside a file list it as it is now, as whoever changed it could."""
+    beside = path.with_name("manifest.json")
+    values = json.loads(beside.read_bytes())
+    for entry in values["outputs"]:
+        if entry["path"] == path.name:
+            entry.update(manifest.file_entry(path, path.parent))
+    beside.write_text(json.dumps(values))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +61,8 @@ def test_reports_of_mutated_files(
     wrong = []
     for mutation in others + random.Random(name).sample(of_values, min(N_SAMPLED, len(of_values))):
         path.write_bytes(mutated := mutation())
+        if name in ("memo/memorization.json", "memo/canaries.json"):
+            list_again(path)
         try:
             report()
         except (PileError, OSError) as err:

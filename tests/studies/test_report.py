@@ -12,7 +12,7 @@ import pytest
 from tests.page import Page, read_page
 from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
 
-from pile_tools import ConfigError, OutputExistsError, PileError, manifest, publish
+from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, manifest, publish
 from pile_tools.cli import run as run_cli
 from pile_tools.jobs import merge, stages, verify
 from pile_tools.jobs.order import Blend, OrderConfig
@@ -99,6 +99,18 @@ def test_the_report_can_be_verified_with_its_chain(
     checks = verify.run(tmp_path / "report.html", chain=True)
     assert {check.state for check in checks} <= {"ok", "absent"}
     assert any("train_log.jsonl" in check.what or "run/manifest.json" in check.what for check in checks)
+
+
+@pytest.mark.parametrize("name", ["train_log.jsonl", "memorization.json", "canaries.json"])
+def test_a_report_shows_only_what_the_manifests_list(
+    run_folder: Path, study_folder: Path, tmp_path: Path, name: str
+) -> None:
+    """They are all that it records: what was changed since would be shown unchecked."""
+    path = (run_folder if name == "train_log.jsonl" else study_folder) / name
+    path.write_bytes(path.read_bytes().replace(b"0", b"1"))
+    with pytest.raises(FormatError, match=rf"is not the file that .*manifest\.json lists.*{name}"):
+        job.run(run_folder, study_folder, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_finished_report_is_left_alone(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:

@@ -335,12 +335,12 @@ def _seen(
     opened = opened_order(order, has_compat=False)
     decoder = index.tokenizer if isinstance(queries[0], (str, bytes)) else None
     answer = timeline.when(opened, queries, tokenizer=decoder, index=index.core, batch_size=batch_size)
-    seen, sightings = [], answer.sightings
-    for number, count in enumerate(answer.counts().sum(axis=1).tolist()):
-        steps = sightings["step"][sightings["text"] == number]
-        first, last = (int(steps.min()), int(steps.max())) if len(steps) else (None, None)
-        seen.append(_Seen(count, first, last))
-    return seen
+    counts = answer.counts().sum(axis=1).tolist()
+    ends = (steps.tolist() for steps in answer.first_and_last())
+    return [
+        _Seen(count, None if first < 0 else first, None if last < 0 else last)
+        for count, first, last in zip(counts, *ends, strict=True)
+    ]
 
 
 def _print_steps(order: Path, seen: list[_Seen], names: list[str]) -> None:

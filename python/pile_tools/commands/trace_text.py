@@ -179,12 +179,10 @@ def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) 
     answer = timeline.when(
         opened, queries, tokenizer=index.tokenizer, index=index.core, batch_size=batch_size
     )
-    counts = answer.counts().sum(axis=1)
-    for number, text in enumerate(texts):
-        steps = answer.sightings["step"][answer.sightings["text"] == number]
-        seen[text] = _Seen(0)
-        if len(steps):
-            seen[text] = _Seen(int(counts[number]), int(steps.min()), int(steps.max()))
+    counts = answer.counts().sum(axis=1).tolist()
+    ends = (steps.tolist() for steps in answer.first_and_last())
+    for text, count, first, last in zip(texts, counts, *ends, strict=True):
+        seen[text] = _Seen(0) if last < 0 else _Seen(count, first, last)
     return [seen[span.text] for span in spans]
 
 

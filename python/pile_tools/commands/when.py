@@ -28,7 +28,7 @@ from pile_tools.commands.texts import (
     times,
     unquoted,
 )
-from pile_tools.commands.when_plot import first_and_last, plot_of, selected
+from pile_tools.commands.when_plot import plot_of, selected
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.present import charts, pages
@@ -179,7 +179,7 @@ def _print_texts(answer: When, names: list[str]) -> None:
     counts = answer.counts()
     n_seen = int((counts.sum(axis=1) > 0).sum())
     echo(f"{n_seen:,} of {counted(len(names), 'text')} seen, {times(int(counts.sum()))} together")
-    ends = first_and_last(answer)
+    ends = answer.first_and_last()
     echo()
     echo(f"{'seen':>9}  {'cut':>7}  {'first step':>10}  {'last step':>10}  text")
     for number, name in enumerate(names[:_N_LISTED]):
@@ -285,10 +285,11 @@ def _print_rule(order: Order, answer: When, steps: tuple[int, int], rule: str) -
 
 def _document(order: Order, answer: When, between: Intervals, names: list[str]) -> dict[str, Any]:
     """The document of `--json`, without the rule and the steps."""
+    changed = set(answer.changed)
     queries = (
         {
             "query": unquoted(name),
-            "normalized": answer.texts[number].decode(errors="replace") if number in answer.changed else None,
+            "normalized": answer.texts[number].decode(errors="replace") if number in changed else None,
             "count": whole + split,
             "n_split": split,
             "n_beyond": int(answer.n_beyond[number]),

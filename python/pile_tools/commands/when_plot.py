@@ -65,17 +65,8 @@ def selected(answer: When, is_selected: NDArray[np.bool_]) -> When:
     return replace(answer, sightings=seen)
 
 
-def first_and_last(answer: When) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first and the last step at which each text is seen, without meaning for a text that is not."""
-    seen, never = answer.sightings, np.iinfo(np.int64).max
-    first, last = (np.full(len(answer.texts), start, dtype=np.int64) for start in (never, -1))
-    np.minimum.at(first, seen["text"], seen["step"])
-    np.maximum.at(last, seen["text"], seen["step"])
-    return first, last
-
-
 def _texts_table(answer: When, names: list[str]) -> Table:
-    counts, ends = answer.counts(), first_and_last(answer)
+    counts, ends = answer.counts(), answer.first_and_last()
     rows = []
     for text in np.argsort(-counts.sum(axis=1), kind="stable").tolist():
         whole, split = counts[text].tolist()

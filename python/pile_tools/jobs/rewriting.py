@@ -19,6 +19,8 @@ from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, first_line
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.read.shards import (
+    NO_FILE,
+    NO_NAME,
     OLDER,
     RecordConfig,
     Shards,
@@ -115,6 +117,8 @@ def older_shards(folder: Path, shards: Sequence[Path]) -> Shards:
         PileError: There are none.
     """
     older = find_shards([folder])
+    # Files of ours, such as signatures, change nothing: the output is the same with them and without.
+    older.passed_over = [one for one in older.passed_over if one.reason in (NO_FILE, NO_NAME)]
     refuse_common(older, shards)
     return older
 

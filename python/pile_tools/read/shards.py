@@ -122,6 +122,13 @@ class RecordConfig:
         return {**settings, "max_record": self.max_record_bytes}
 
 
+#: Why a file is ignored that is not known to be ours, and may have been meant as a shard.
+NO_FILE, NO_NAME = (
+    "no regular file; a pipe is read where it is named itself",
+    "its name is not that of a shard",
+)
+
+
 class PassedOver(NamedTuple):
     """A file or folder found while looking for shards that is not read, and the reason."""
 
@@ -471,9 +478,9 @@ class _Finder:
 
     def _add_file(self, path: Path, source: Path, *, is_named: bool = False) -> None:
         if not path.is_file():
-            self.ignored[path] = "no regular file; a pipe is read where it is named itself"
+            self.ignored[path] = NO_FILE
         elif not (is_named or is_shard_name(path.name)):
-            self.ignored[path] = "its name is not that of a shard"
+            self.ignored[path] = NO_NAME
         elif kind := artifact(path):
             self.ignored[path] = f"{kind}, not a shard"
             # A shell that expands `folder/*` names artifacts too: they are no error.

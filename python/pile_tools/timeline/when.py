@@ -94,6 +94,13 @@ class When:
         np.add.at(counts, (firsts["text"], (firsts["n_parts"] > 1).astype(np.int64)), 1)
         return counts
 
+    def first_and_last(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first and the last step that sees each text, -1 for one that is not seen: (n_texts,) int64."""
+        first, last = (np.full(len(self.texts), start, dtype=np.int64) for start in (self.n_samples, -1))
+        np.minimum.at(first, self.sightings["text"], self.sightings["step"])
+        np.maximum.at(last, self.sightings["text"], self.sightings["step"])
+        return np.where(last < 0, -1, first), last
+
     def by_interval(self, intervals: Intervals) -> NDArray[np.int64]:
         """Seen occurrences by interval between checkpoints, whole and split as in `counts`: (n, 2) int64.
 
@@ -151,10 +158,11 @@ def when(
     """
     n_steps, size = extent(order, batch_size)
     queries: Sequence[str | bytes | Sequence[int]] = listed(texts)
-    is_ids = [not isinstance(text, (str, bytes)) for text in queries]
-    if any(is_ids) and not all(is_ids):
+    kinds = {isinstance(text, (str, bytes)) for text in queries}
+    if len(kinds) > 1:
         raise ConfigError("texts and ids cannot be mixed in one call")
-    decoder = None if any(is_ids) else tokenizer or order.tokenizer()
+    has_ids = False in kinds
+    decoder = None if has_ids else tokenizer or order.tokenizer()
     strings = [_bytes_of(order, number, text, decoder) for number, text in enumerate(queries)]
     as_written = [text.encode() if isinstance(text, str) else text for text in queries]
     samples = core_order(order)
@@ -190,7 +198,7 @@ def when(
         n_samples=n_steps * size,
         batch_size=size,
         by_index=index is not None,
-        changed=tuple(i for i, text in enumerate(strings) if not any(is_ids) and text != as_written[i]),
+        changed=() if has_ids else tuple(i for i, text in enumerate(strings) if text != as_written[i]),
     )
 
 

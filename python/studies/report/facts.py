@@ -99,6 +99,9 @@ def collect(run_folder: Path, study_folder: Path, pictures_folder: Path | None =
     """
     run = open_run(run_folder)
     study = _open_study(study_folder, run)
+    _check_listed(run.manifest, run.folder / LOG_FILE)
+    for name in (SUMMARY_FILE, CANARIES_FILE):
+        _check_listed(study, study_folder / name)
     log = _read_log(run)
     tokens = run.order.dataset_manifest
     if tokens is not None:
@@ -122,6 +125,13 @@ def collect(run_folder: Path, study_folder: Path, pictures_folder: Path | None =
         composition=_composition(run),
         pictures=None if pictures_folder is None else pictures.open_pictures(pictures_folder),
     )
+
+
+def _check_listed(found: Manifest, path: Path) -> None:
+    """Raises FormatError for a file that is not as its manifest lists it: a report records the manifest."""
+    listed = [entry for entry in found.outputs if entry["path"] == path.name]
+    if not all(manifest.matches(path, entry) for entry in listed) or (path.exists() and not listed):
+        raise FormatError(f"is not the file that {found.path} lists; it was changed since ({path})")
 
 
 def _read_log(run: Run) -> list[LogLine]:
