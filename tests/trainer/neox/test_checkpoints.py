@@ -226,6 +226,45 @@ def test_a_damaged_checkpoint_is_named(
     assert not (folder / "global_step3" / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (0, "word_embeddings.weight"),
+        (2, "attention.dense.weight"),
+        (2, "attention.dense.bias"),
+        (2, "input_layernorm.weight"),
+    ],
+)
+def test_parts_of_any_number_of_dimensions_are_named(
+    tmp_path: Path,
+    write_checkpoint: Write,
+    model: GPTNeoX,
+    capsys: pytest.CaptureFixture[str],
+    layer: int,
+    name: str,
+) -> None:
+    """Of each way in which parts are merged."""
+    folder = write_checkpoint(tmp_path / "run", model, 2) / "global_step3"
+    for n in (0, 1, 3):
+        for path in folder.glob(f"layer_{layer:02}-*"):
+            _resave(path, lambda values, n=n: values.update({name: torch.ones([2] * n)}))
+        assert imported(folder.parent, "-o", tmp_path / "hf") == 1, n
+        assert f"{name} " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "is_pipeline"),
+    [("layer_000-model_00-model_states.pt", True), ("mp_rank_000_model_states.pt", False)],
+)
+def test_two_files_of_one_rank_are_named(
+    tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, name: str, is_pipeline: bool
+) -> None:
+    folder = write_checkpoint(tmp_path / "run", model, is_pipeline=is_pipeline) / "global_step3"
+    (folder / name).write_bytes((folder / name.replace("000", "00")).read_bytes())
+    with pytest.raises(FormatError, match=rf"{name}.* are of one layer and rank"):
+        checkpoints.find(folder)
+
+
 def test_a_planted_pickle_in_a_rank_is_not_run(
     tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, capsys: pytest.CaptureFixture[str]
 ) -> None:
