@@ -114,10 +114,15 @@ class Recipe:
             words, colon, last = text.rpartition(":") if text.startswith("open_clip:") else ("", "", text)
             return f"{words}{colon}{path(last)}" if manifest.resolved(old, last).exists() else text
 
-        image_prompts = [parse_prompt(text) for text in self.image_prompts]
+        def image_prompt(text: str) -> str:
+            prompt = parse_prompt(text)
+            moved = path(prompt.text)
+            # Spaces around a prompt are not part of it.
+            return str(replace(prompt, text=moved if moved == moved.strip() else f"./{moved}"))
+
         return replace(
             self,
-            image_prompts=tuple(str(replace(prompt, text=path(prompt.text))) for prompt in image_prompts),
+            image_prompts=tuple(map(image_prompt, self.image_prompts)),
             start=self.start if self.start in STARTS else path(self.start),
             image=path(self.image) if self.image else None,
             mask=path(self.mask) if self.mask else None,

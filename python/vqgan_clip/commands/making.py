@@ -251,12 +251,23 @@ def _print_document(
 def state_memory(recipe: Recipe, models: Models) -> None:
     """Says how much memory the run needs. Raises PileError if it does not fit."""
     from vqgan_clip import memory, pictures
+    from vqgan_clip.prompts import parse_prompt, parse_prompts
 
     side, guidance = models.vqgan.config.resolution, recipe.guidance
     width, height = recipe.width or side, recipe.height or side
     if recipe.image is not None:
         width, height = pictures.read_image(Path(recipe.image)).size
-    found = memory.estimate(models.vqgan, models.clips, height, width, tile=guidance.tile or None)
+    n_texts = len(parse_prompts(recipe.prompts)) if recipe.prompts else 0
+    sizes = [pictures.read_image(Path(parse_prompt(text).text)).size for text in recipe.image_prompts]
+    found = memory.estimate(
+        models.vqgan,
+        models.clips,
+        height,
+        width,
+        tile=guidance.tile or None,
+        n_vectors=n_texts + guidance.views * len(sizes),
+        n_prompt_pixels=max((width * height for width, height in sizes), default=0),
+    )
     chunk = min(guidance.chunk, guidance.views)
     memory.require_memory(found, chunk, memory.free_bytes(models.vqgan.codebook.device))
     note(f"about {memory.shown(found.peak(chunk))} of memory at the peak", err=True)
