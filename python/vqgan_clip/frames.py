@@ -103,6 +103,16 @@ class Frames:
     def _is_ours(self, head: bytes) -> bool:
         return _KEY.encode() in head and self.job.encode() in head
 
+    def is_there(self, path: Path) -> bool:
+        """Whether a file shows this run; a pipe or device may."""
+        return publish.is_stream(path) or (path.is_file() and self._is_ours(publish.first_bytes(path)))
+
+    def expected(self, n_steps: int) -> list[Path]:
+        """The frames of a run of `n_steps` steps, none without a folder."""
+        if self.folder is None:
+            return []
+        return [self.folder / _NAME.format(step) for step in range(self.every, n_steps + 1, self.every)]
+
     def add(self, guidance: Guidance) -> None:
         """Takes the picture now, if it is one of the steps."""
         if guidance.n_steps % self.every or (self.folder, self.preview, self.keep) == (None, None, False):

@@ -79,6 +79,9 @@ class Recipe:
             raise ConfigError(f"threads must be from 1 to {configs.MAX_THREADS:,}, got {self.threads}")
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
+        for text in (self.prompts, self.mask_text or ""):
+            if not is_utf8(text):
+                raise ConfigError(f"a prompt is not UTF-8, so a picture cannot record it: {text!r}")
         for path in (*self.input_images, self.weights, *self.clip):
             if "\0" in path:
                 raise ConfigError(f"no path has a zero byte: {path!r}")

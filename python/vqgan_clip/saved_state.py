@@ -36,10 +36,20 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
     publish.write_file(
         path,
         fill,
-        # The metadata are the first entry of the header. Another run may have written since `load`.
-        is_ours=lambda head: f'"{_KEY}":"{job} '.encode() in head,
+        # Another run may have written since `load`.
+        is_ours=lambda head: _is_of(job, head),
         or_else="give the state another name",
     )
+
+
+def is_there(path: Path, job: str) -> bool:
+    """Whether a file is a state of a run that makes `job`; a pipe or device may be."""
+    return publish.is_stream(path) or (path.is_file() and _is_of(job, publish.first_bytes(path)))
+
+
+def _is_of(job: str, head: bytes) -> bool:
+    # The metadata are the first entry of the header.
+    return f'"{_KEY}":"{job} '.encode() in head
 
 
 def load(path: Path, job: str) -> dict[str, Tensor] | None:

@@ -178,7 +178,11 @@ def make_picture(
     models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
     stored = recipe.moved(Path(), output.parent)
-    if not force and metadata.is_finished(output, stored, hashes) and extras.are_there:
+    if (
+        not force
+        and metadata.is_finished(output, stored, hashes)
+        and extras.are_there(recipe.job, metadata.read(output)[1].n_steps)
+    ):
         # A killed run may have left its scratch folder beside the picture.
         publish.tidy(output)
         if as_json:
