@@ -360,6 +360,22 @@ def test_a_hugging_face_folder_is_imported(
     assert run(group, ["generate", str(output), "x", "--max-tokens", "3"]) == 0
 
 
+def test_a_tokenizer_with_more_ids_than_the_model_is_named(
+    tmp_path: Path, hugging_face: Path, capsys: pytest.CaptureFixture[str], model_of: ModelOf
+) -> None:
+    model = model_of(vocab_size=20)
+    for path in hugging_face.glob("pytorch_model*"):
+        path.unlink()
+    torch.save(model.state_dict(), hugging_face / "pytorch_model.bin")
+    config = hf.model_config(model.shape, "float32", None)
+    (hugging_face / "config.json").write_text(json.dumps(config))
+    for words in (["import", hugging_face, "-o", tmp_path / "hf"], ["generate", hugging_face, "alpha"]):
+        assert run(group, [str(word) for word in words]) == 1
+        message = capsys.readouterr().err
+        assert "another model's tokenizer: it has " in message
+        assert message.endswith(f"({hugging_face / 'tokenizer.json'})\n")
+
+
 def test_tensors_of_one_storage_become_two(tmp_path: Path, model_of: ModelOf) -> None:
     model = model_of()
     (tmp_path / "source").mkdir()
