@@ -93,7 +93,11 @@ class GPTNeoXCheckpoint:
     def shape(self) -> ModelShape:
         """The shape by the configuration; the vocabulary is as large as the embedding."""
         values = yaml_files.read_files(self.configurations)
-        return model_shape(values, checkpoints.vocab_size(self.checkpoint))
+        vocab_size = checkpoints.vocab_size(self.checkpoint)
+        try:
+            return model_shape(values, vocab_size)
+        except (ConfigError, FormatError) as err:
+            raise FormatError(f"{err} ({', '.join(map(str, self.configurations))})") from err
 
     def tensors(self, shape: ModelShape, expected: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """The merged weights, layer by layer."""

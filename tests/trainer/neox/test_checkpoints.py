@@ -291,9 +291,20 @@ def test_a_configuration_of_another_model_is_named(
 ) -> None:
     folder = write_checkpoint(tmp_path / "run", model)
     config = folder / "configs" / "model.yml"
-    config.write_text(configuration(model).replace('"norm": "layernorm"', '"norm": "rmsnorm"'))
-    assert imported(folder, "-o", tmp_path / "hf") == 1
-    assert 'norm is "rmsnorm", but here it is: layer norms' in capsys.readouterr().err
+    stored = configuration(model)
+    for change, message in (
+        (('"norm": "layernorm"', '"norm": "rmsnorm"'), 'norm is "rmsnorm", but here it is: layer norms'),
+        (('"num-layers": ', '"num-layers": 9999'), "n_layers must be in [1, 1000]"),
+        (('"num-layers": ', '"num-layers": -'), "n_layers must be >= 1"),
+        (('"rotary-pct": ', '"rotary-pct": 5'), "rotary_pct must be in [0, 1]"),
+        (('"num-attention-heads": ', '"num-attention-heads": 7'), "is not a multiple of n_heads"),
+        (('"max-position-embeddings": ', '"max-position-embeddings": -'), "max_positions must be >= 1"),
+    ):
+        config.write_text(stored.replace(*change))
+        assert imported(folder, "-o", tmp_path / "hf") == 1, message
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.endswith(f"({config})\n")
 
 
 def test_no_more_of_latest_is_read_than_a_name(tmp_path: Path) -> None:
