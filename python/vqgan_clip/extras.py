@@ -43,8 +43,8 @@ class Extras:
     def are_there(self, job: str, n_steps: int) -> bool:
         """Whether all of them are there, of a run that makes `job` and took `n_steps` steps.
 
-        What is missing is made by running again, which refuses what is in the way. A video does not say of which
-        run it is.
+        What is missing is made by running again, which refuses what is in the way. A video does not say whose
+        it is.
         """
         frames = Frames(job, self.every, self.frames)
         made = [path for path in (self.contact_sheet, self.preview) if path is not None]

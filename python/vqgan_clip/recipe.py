@@ -101,10 +101,13 @@ class Recipe:
         networks = (path for name in (self.weights, *self.clip) for path in _network_files(name))
         return [*map(Path, self.input_images), *networks]
 
-    @property
-    def job(self) -> str:
-        """A digest of all but the number of steps: a saved state continues a run of the same job."""
-        return configs.fingerprint(configs.settings(replace(self, guidance=replace(self.guidance, steps=0))))
+    def job(self, hashes: Mapping[str, Any]) -> str:
+        """A digest of all but the number of steps: a saved state continues a run of the same job.
+
+        The hashes are those of `hashes_of`: of two images of one name, latents are not those of the other.
+        """
+        settings = configs.settings(replace(self, guidance=replace(self.guidance, steps=0)))
+        return configs.fingerprint({**settings, "hashes": hashes})
 
     def moved(self, old: Path, new: Path) -> Recipe:
         """The recipe with its paths, which are relative to one folder, relative to another."""

@@ -57,7 +57,7 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
 
     Raises:
         FormatError: A damaged file, whose tensors have another checksum, or no state.
-        OutputExistsError: The state of a run with other settings.
+        OutputExistsError: The state of a run with other settings or inputs.
         OSError: The file cannot be read.
     """
     if not path.exists():
@@ -76,7 +76,9 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
     if header is None:
         raise FormatError(f"not a state of vqgan-clip ({path})")
     if found != job:
-        raise OutputExistsError(f"is the state of a run with other settings; give another file ({path})")
+        raise OutputExistsError(
+            f"is the state of a run with other settings or files; give another file ({path})"
+        )
     if _digest(state) != digest:
         raise FormatError(f"a damaged state of vqgan-clip; remove it to start again ({path})")
     return state
