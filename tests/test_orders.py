@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, open_order, timeline
-from pile_tools.jobs.order import OrderConfig, run
+from pile_tools.jobs.order import Blend, OrderConfig, run
 
 
 def all_packed_cases(golden: Path) -> list[dict[str, Any]]:
@@ -113,33 +114,80 @@ def test_a_dataset_of_another_tool_has_unknown_origins(golden: Path) -> None:
     assert tokens.subset_numbers(np.array([0, 5])).tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("name", ["doc_idx", "sample_idx", "shuffle_idx"])
-def test_damaged_arrays_are_format_errors(dataset: Path, tmp_path: Path, name: str) -> None:
+ASK = (
+    lambda order: [order.batch(step, with_documents=True) for step in range(order.n_steps(8))],
+    lambda order: order.samples.take(np.arange(len(order.samples))),
+    lambda order: timeline.trace(order, 3, batch_size=8),
+    lambda order: timeline.mixture(order, batch_size=8),
+    lambda order: timeline.repeats(order, batch_size=8),
+    lambda order: timeline.when(order, "alpha", batch_size=8, across_documents=True),
+)
+
+
+def made(dataset: Path, folder: Path, kind: str) -> Path:
+    """An order of a packing, or a blend."""
+    packing = "packed" if kind == "blend" else kind
+    config = OrderConfig(seq_length=32, steps=100, batch_size=4, seed=3, packing=packing)
+    run(Blend((dataset, dataset), (2.0, 1.0)) if kind == "blend" else dataset, folder, config)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("packed", name) for name in ("doc_idx", "sample_idx", "shuffle_idx")),
+        *(("unpacked", name) for name in ("doc_idx", "sample_idx", "shuffle_idx")),
+        *(("blend", name) for name in ("dataset_index", "dataset_sample_index", "0_*doc_idx")),
+    ],
+)
+def test_damaged_arrays_are_format_errors(dataset: Path, tmp_path: Path, kind: str, name: str) -> None:
     """Whatever their numbers are: the arrays may come from anyone."""
-    run(dataset, tmp_path / "order", OrderConfig(seq_length=32, steps=100, batch_size=4, seed=3))
-    (path,) = (tmp_path / "order").glob(f"*_{name}.npy")
+    (path,) = made(dataset, tmp_path / "order", kind).glob(f"*_{name}.npy")
     array, source = np.load(path), np.random.default_rng(3)
+    limits = np.iinfo(array.dtype)
     refused = []
     for high in (1, 4, 1200, 1 << 30):
         for _ in range(5):
             damaged = array.copy().reshape(-1)
-            damaged[source.integers(0, damaged.size, damaged.size // 3)] = source.integers(0, high)
+            number = np.clip(source.integers(-high // 4, high), limits.min, limits.max)
+            damaged[source.integers(0, damaged.size, damaged.size // 3)] = number
             np.save(path, damaged.reshape(array.shape))
             order = open_order(tmp_path / "order")
-            for ask in (
-                lambda order: [order.batch(step, with_documents=True) for step in range(order.n_steps(8))],
-                lambda order: order.samples.take(np.arange(len(order.samples))),
-                lambda order: timeline.trace(order, 3, batch_size=8),
-                lambda order: timeline.mixture(order, batch_size=8),
-                lambda order: timeline.repeats(order, batch_size=8),
-                lambda order: timeline.when(order, "alpha", batch_size=8, across_documents=True),
-            ):
+            for ask in ASK:
                 try:
                     ask(order)
                 except FormatError as err:
                     refused.append(str(err))
     assert len(refused) > 10
-    assert all("idx.npy" in message for message in refused)
+    assert all(re.search(r"_(idx|index)\.npy", message) for message in refused)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "what", "numbers"),
+    [
+        ("packed", "shuffle_idx", "none of its [0-9]+ samples", [400_000]),
+        ("unpacked", "shuffle_idx", "none of its [0-9]+ samples", [400_000, -1]),
+        ("blend", "dataset_index", "none of the 2 datasets", [2, 255]),
+        ("blend", "dataset_sample_index", "none of the [0-9]+ samples of its dataset", [400_000, -1]),
+        ("blend", "0_*doc_idx", "but the dataset has", ["n"]),
+    ],
+)
+def test_one_damaged_number_is_refused_by_all_that_read_it(
+    dataset: Path, tmp_path: Path, kind: str, name: str, what: str, numbers: list[Any]
+) -> None:
+    (path,) = made(dataset, tmp_path / "order", kind).glob(f"*_{name}.npy")
+    array = np.load(path)
+    for number in numbers:
+        if number == "n":
+            # The datasets of a blend have this document together, and the first one has not.
+            array[:] = len(TokenDataset(dataset))
+        else:
+            array[25] = number
+        np.save(path, array)
+        order = open_order(tmp_path / "order")
+        for ask in ASK:
+            with pytest.raises(FormatError, match=rf"{what}.*{path.name}"):
+                ask(order)
 
 
 def test_everything_pickles_by_path(order_folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,44 @@ def test_a_row_group_without_rows_is_left_out_and_errors_name_the_row(tmp_path: 
     ]:
         with pytest.raises(FormatError, match=message):
             rewritten([path], tmp_path / "other", **changes)  # type: ignore[arg-type]
+
+
+#: Bytes that end in 10, as stored: the values in a page's header, the rows in a row group's metadata.
+PAGE, GROUP = rb"\x2c\x15\x14", rb"\x16\x14(?=\x26)"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "index", "message"),
+    [
+        (PAGE, 0, "row group 0 has 5 rows, 10 by its metadata"),
+        (PAGE, 3, "row group 1 has 5 rows, 10 by its metadata"),
+        (PAGE, 1, "row group 0 has 5 rows, 10 by its metadata|columns of different lengths"),
+        (PAGE, 2, "row group 0 has 5 rows, 10 by its metadata"),
+        (GROUP, 0, "row group 0 has 10 rows, 5 by its metadata"),
+    ],
+)
+def test_a_row_group_has_the_rows_of_its_metadata(
+    tmp_path: Path, pattern: bytes, index: int, message: str
+) -> None:
+    """Jobs number the rows that they read, the rewriter those of the metadata: others would be removed."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    names = {"text": pa.string(), "meta.pile_set_name": pa.string(), "x": pa.int64()}
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in names.items()])
+    texts = [f"text {i}" for i in range(20)]
+    data = pa.table({"text": texts, "meta.pile_set_name": texts, "x": list(range(20))}, schema=schema)
+    path = tmp_path / "a.parquet"
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(data, path, row_group_size=10, **options)
+    stored = bytearray(path.read_bytes())
+    stored[[found.end() - 1 for found in re.finditer(pattern, stored)][index]] = 10
+    path.write_bytes(stored)
+    expected = rf"({message}) \(.*a\.parquet"
+    with pytest.raises(FormatError, match=expected):
+        rewritten([path], tmp_path / "out", removed=columns((0, 13)))
+    if index != 2:
+        with pytest.raises(FormatError, match=expected):
+            read_record(path, 19)
 
 
 def test_a_record_is_read_by_its_number_or_its_position(shards: list[Path], tmp_path: Path) -> None:

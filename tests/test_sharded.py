@@ -324,6 +324,21 @@ def test_shards_of_two_files_need_a_name(four: Path) -> None:
     READERS["rows by a shard"](four)
 
 
+def test_names_of_shards_may_be_any_bytes(tmp_path: Path) -> None:
+    """Two of them may be printed as the same text."""
+    names = [os.fsdecode(name) for name in (b"\xfe", b"\xff", b"a\xff")]
+    for i, name in enumerate(names):
+        _written(tmp_path / name, [[i] * n for n in (1000, 1049, 2049)])
+        token_shards.shard(tmp_path / f"{name}.bin", tmp_path, shard_bytes=4000)
+        (tmp_path / f"{name}.bin").unlink()
+    for i, name in enumerate(names):
+        assert TokenDataset(tmp_path / name)[2].tolist() == [i] * 2049
+        with pytest.raises(FormatError, match="are documents, not rows"):
+            open_order(tmp_path / _shard(0, 2, name))
+    with pytest.raises(FormatError, match="shards of two files"):
+        open_order(tmp_path)
+
+
 def test_links_to_shards_are_read(four: Path) -> None:
     for i in range(4):
         (four / _shard(i)).rename(four / f"blob{i}")

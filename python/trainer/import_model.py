@@ -93,7 +93,11 @@ class GPTNeoXCheckpoint:
     def shape(self) -> ModelShape:
         """The shape by the configuration; the vocabulary is as large as the embedding."""
         values = yaml_files.read_files(self.configurations)
-        return model_shape(values, checkpoints.vocab_size(self.checkpoint))
+        vocab_size = checkpoints.vocab_size(self.checkpoint)
+        try:
+            return model_shape(values, vocab_size)
+        except (ConfigError, FormatError) as err:
+            raise FormatError(f"{err} ({', '.join(map(str, self.configurations))})") from err
 
     def tensors(self, shape: ModelShape, expected: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """The merged weights, layer by layer."""
@@ -163,10 +167,12 @@ def _build(scratch: Path, source: Source, output: Path, tokenizer: TokenizerFile
     versions = {path: files.version(path) for path in source.paths}
     entries = [manifest.file_entry(path, output, role="model") for path in source.paths]
     shape = source.shape()
+    known = tokenizer.load() if tokenizer else None
+    if tokenizer is not None and known is not None:
+        shape.refuse_tokenizer(known.vocab_size, tokenizer.path)
     with torch.device("meta"):
         expected = GPTNeoX(shape).state_dict()
     names, dtype = hf_folder.write_weights(scratch, source.tensors(shape, expected))
-    known = tokenizer.load() if tokenizer else None
     data = tokenizer.path.read_bytes() if tokenizer else None
     text = _card(source, shape, dtype)
     names += hf_folder.write_about(scratch, shape, dtype, text, known, data)

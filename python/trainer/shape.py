@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, FormatError
 
 #: Hugging Face's names of activations -> torch's `approximate`. GPT-NeoX trains Pythia with the tanh form.
 ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
@@ -73,6 +74,12 @@ class ModelShape:
             raise ConfigError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if self.init not in INITS:
             raise ConfigError(f"init {self.init!r} is not one of {', '.join(INITS)}")
+
+    def refuse_tokenizer(self, n_ids: int, path: Path) -> None:
+        """Raises FormatError for a tokenizer of another model, which has more ids than the vocabulary."""
+        if n_ids > self.vocab_size:
+            found = f"{n_ids:,} ids, the model {self.vocab_size:,}"
+            raise FormatError(f"another model's tokenizer: it has {found} ({path})")
 
     @property
     def head_dim(self) -> int:

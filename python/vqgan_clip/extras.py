@@ -10,7 +10,8 @@ from pathlib import Path
 from pile_tools import files, publish
 from pile_tools.errors import ConfigError
 from pile_tools.scratch_folders import SUFFIX
-from vqgan_clip.frames import frame_name, is_frame_name
+from vqgan_clip import saved_state
+from vqgan_clip.frames import Frames, frame_name, is_frame_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +40,22 @@ class Extras:
         }
         return {name: path for name, path in named.items() if path is not None}
 
-    @property
-    def are_there(self) -> bool:
-        """Whether all of them exist: what is missing is made by running again."""
-        return all(path.exists() for path in (*self.files.values(), self.frames) if path is not None)
+    def are_there(self, job: str, n_steps: int) -> bool:
+        """Whether all of them are there, of a run that makes `job` and took `n_steps` steps.
+
+        What is missing is made by running again, which refuses what is in the way. A video does not say whose
+        it is.
+        """
+        frames = Frames(job, self.every, self.frames)
+        # A run of fewer steps than `every` has no preview.
+        preview = self.preview if n_steps >= self.every else None
+        made = [path for path in (self.contact_sheet, preview) if path is not None]
+        return (
+            all(frames.is_there(path) for path in made)
+            and (self.state is None or saved_state.is_there(self.state, job))
+            and (self.video is None or self.video.exists())
+            and all(frames.is_there(path) for path in frames.expected(n_steps))
+        )
 
     def tidy(self) -> None:
         """Removes the scratch folders that a killed run left beside them.

@@ -24,7 +24,7 @@ from vqgan_clip.guidance import Guidance, StateError
 _NAME, _FRAME = "step-{:06d}.png", re.compile(r"step-[0-9]{6,}\.png")
 #: Keyword of the text in a PNG file of ours that says which run it shows.
 _KEY = "vqgan-clip frame"
-#: Sides of the pictures of a sheet are scaled up to at least this, pixels; and pictures of a sheet.
+#: Shorter sides of the pictures of a sheet are scaled up to at least this, pixels; and pictures of a sheet.
 _SHEET_SIDE, _MOST_ON_SHEET = 128, 24
 #: Maximum frames in memory. Beyond it every second one is forgotten, which leaves enough for a sheet.
 _MOST_KEPT = 2 * _MOST_ON_SHEET
@@ -33,6 +33,8 @@ _IN_STATE = "frame."
 _MARGIN, _LABEL_HEIGHT = 6, 14
 #: Shorter sides of a video are at least this: players blur small ones.
 _VIDEO_SIDE = 256
+#: No picture is enlarged to a longer side than this: one of a single row of pixels would take any memory.
+_LONGEST_SIDE = 4096
 
 
 def frame_name(step: int) -> str:
@@ -53,7 +55,7 @@ class Frames:
     is on, and those that show no run never.
 
     Attributes:
-        job: The run that the pictures show, `Recipe.job`.
+        job: The run that the pictures show, from `Recipe.job`.
         every: Steps between frames.
         folder: Where to write them as PNG files; None for nowhere.
         preview: A file that is replaced by each frame; None for none.
@@ -107,6 +109,16 @@ class Frames:
 
     def _is_ours(self, head: bytes) -> bool:
         return _KEY.encode() in head and self.job.encode() in head
+
+    def is_there(self, path: Path) -> bool:
+        """Whether a file shows this run; a pipe or device may."""
+        return publish.is_stream(path) or (path.is_file() and self._is_ours(publish.first_bytes(path)))
+
+    def expected(self, n_steps: int) -> list[Path]:
+        """The frames of a run of `n_steps` steps, none without a folder."""
+        if self.folder is None:
+            return []
+        return [self.folder / frame_name(step) for step in range(self.every, n_steps + 1, self.every)]
 
     def add(self, guidance: Guidance) -> None:
         """Takes the picture now, if it is one of the steps."""
@@ -178,12 +190,17 @@ class Frames:
         return [steps[step] for step in sorted(steps) if step % self.every == 0 and step <= n_steps]
 
 
+def _scale(size: tuple[int, int], side: int) -> int:
+    """The factor that enlarges a picture until its shorter side has `side` pixels, if the longer one may."""
+    return max(1, min(math.ceil(side / min(size)), _LONGEST_SIDE // max(size)))
+
+
 def sheet(labelled: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     """A grid of pictures of one size, about square; of more than 24, evenly spaced ones."""
     n = len(labelled)
     n_shown = min(n, _MOST_ON_SHEET)
     chosen = [labelled[(i * (n - 1)) // max(n_shown - 1, 1)] for i in range(n_shown)]
-    scale = max(1, math.ceil(_SHEET_SIDE / min(chosen[0][1].size)))
+    scale = _scale(chosen[0][1].size, _SHEET_SIDE)
     width, height = (side * scale for side in chosen[0][1].size)
     n_columns = math.ceil(math.sqrt(n_shown))
     n_rows = math.ceil(n_shown / n_columns)
@@ -222,7 +239,7 @@ def write_video(path: Path, frames: Sequence[Path], rate: int, *, force: bool) -
     if not frames:
         raise PileError(f"no frames, as the run had fewer steps than --every; no video ({path})")
     with Image.open(frames[0], formats=["PNG"]) as first:
-        scale = max(1, math.ceil(_VIDEO_SIDE / min(first.size)))
+        scale = _scale(first.size, _VIDEO_SIDE)
     # Sides must be even for yuv420p, the only format that all players know.
     scaled = f"scale=iw*{scale}:ih*{scale}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
 

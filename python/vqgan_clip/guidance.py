@@ -239,7 +239,9 @@ class Guidance:
     def _remember(self, loss: float) -> None:
         self.n_steps += 1
         if not math.isfinite(loss):
-            raise PileError(f"the loss is not a number at step {self.n_steps}; take a lower rate")
+            # The first loss is that of the start, which no rate has changed.
+            why = "take a lower rate" if self.n_steps > 1 else "a network gives no numbers"
+            raise PileError(f"the loss is not a number at step {self.n_steps}; {why}")
         is_first = math.isnan(self._smoothed)
         self._smoothed = loss if is_first else _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * loss
         if self._smoothed < self._best - _IMPROVEMENT:

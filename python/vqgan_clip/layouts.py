@@ -92,7 +92,7 @@ def read_yaml(path: Path) -> Values:
     what, data = "a YAML config", checked.read_bytes(path, _MAX_CONFIG_BYTES)
     try:
         as_json = json.dumps(yaml.load(data, _Loader))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as err:
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as err:
         raise FormatError(f"not {what}: {first_line(err)} ({path})") from err
     return checked.parse_json(as_json.encode(), path, what)
 

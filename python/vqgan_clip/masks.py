@@ -9,13 +9,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, PileError
 from vqgan_clip import pictures
 from vqgan_clip.clips import Clip
 from vqgan_clip.guidance import Guide, spherical_distance
 
 #: Random coverings of a picture that CLIP scores, and how many at once.
 _N_COVERINGS, _CHUNK = 256, 64
+#: Pairs of a covering and a vector whose distances are computed at once.
+_PAIRS = 1 << 14
 #: Cells of a covering per side.
 _CELLS = 5
 _BINS = 64
@@ -69,7 +71,7 @@ def from_text(clip: Clip, picture: Tensor, text: str, generator: torch.Generator
     pixel's saliency is how the score depends on whether it is shown (after RISE, Petsiuk et al. 2018,
     arXiv:1806.07421). Otsu's threshold makes it a mask.
 
-    Raises: ConfigError as `encode_texts` does.
+    Raises: ConfigError as `encode_texts` does, PileError if vectors are not finite.
     """
     (found,) = _saliencies(clip, picture, [clip.encode_texts([text])], generator)
     return (found > _otsu(found)).float()
@@ -97,7 +99,8 @@ def _saliencies(
 ) -> list[Tensor]:
     """By how much the score of each target rises when a pixel is shown: the slope of a regression.
 
-    Computed at the size of CLIP's images, so that memory does not depend on the picture.
+    Computed at the size of CLIP's images, so that memory does not depend on the picture. Raises PileError for
+    vectors that are not finite.
 
     Shapes: targets (k, d) -> (1, 1, H, W) each.
     """
@@ -114,7 +117,11 @@ def _saliencies(
     variance = covering.square().mean(0).clamp(min=1e-4)
     slopes = []
     for target in targets:
-        score = -spherical_distance(seen[:, None], target[None]).mean(1)
+        # A part of the coverings at a time: an image prompt has as many vectors as a step has views.
+        parts = torch.split(seen[:, None], max(1, _PAIRS // len(target)))
+        score = -torch.cat([spherical_distance(part, target[None]).mean(1) for part in parts])
+        if not bool(score.isfinite().all()):
+            raise PileError("a CLIP gives no numbers for this picture")
         score = score - score.mean()
         slope = (score[:, None, None, None] * covering).mean(0, keepdim=True) / variance
         slopes.append(functional.interpolate(slope, picture.shape[-2:], mode="bilinear"))

@@ -1,8 +1,9 @@
 """How much memory a run needs at its peak, stated before it starts, and how many views at once fit.
 
     parameters + what autograd keeps of the decoder + what it keeps of one chunk of views
+    + the vectors of the prompts
 
-The two latter are measured on one small decoding and one view, and scaled: both grow linearly.
+The second and third are measured on one small decoding and one view, and scaled: both grow linearly.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ _PROBE = 8
 _N_BUFFERS = 6
 #: Tensors of the picture's size: the picture, its gradient, clamped and composited ones.
 _N_PICTURES = 12
+#: Tensors of an image prompt's size while its views are made: as it is read, divided and permuted.
+_N_IMAGES = 4
+#: Vectors for each pair of a view and a vector of a prompt: their difference, which autograd keeps, its
+#: gradient, and one that is computed from it.
+_N_DIFFERENCES = 3
+#: Copies of the prompts' vectors: as views give them, and joined.
+_N_VECTORS = 2
 #: Tensors of a view's size: warped, recoloured, erased and noisy ones, and the coordinates.
 _N_VIEW_TENSORS = 16
 #: Code and pools of the libraries that are loaded during the first step.
@@ -56,6 +64,8 @@ class Estimate:
         decoder: What autograd keeps while views are computed.
         decoder_buffers: Buffers and recomputed tiles, needed while no view is in memory.
         view: Per view of a chunk.
+        prompts: Vectors of the prompts.
+        image_prompt: The largest image prompt, before the first step.
     """
 
     parameters: int
@@ -63,6 +73,8 @@ class Estimate:
     decoder: int
     decoder_buffers: int
     view: int
+    prompts: int = 0
+    image_prompt: int = 0
 
     def peak(self, chunk: int) -> int:
         """Bytes at the peak with `chunk` views at once, the parameters included."""
@@ -70,14 +82,17 @@ class Estimate:
 
     def beside_parameters(self, chunk: int) -> int:
         """Bytes at the peak in addition to the parameters, which are loaded before."""
-        at_once = max(self.decoder_buffers, self.view * chunk)
-        return _BASE_BYTES + self.picture + self.decoder + at_once
+        return self._always + max(self.decoder_buffers, self.image_prompt, self.view * chunk)
 
     def largest_chunk(self, free: int) -> int:
         """Most views at once with which a run fits into free memory; 0 if none does."""
         if self.beside_parameters(0) > free:
             return 0
-        return max(0, (free - _BASE_BYTES - self.picture - self.decoder) // max(1, self.view))
+        return max(0, (free - self._always) // max(1, self.view))
+
+    @property
+    def _always(self) -> int:
+        return _BASE_BYTES + self.picture + self.decoder + self.prompts
 
 
 def kept_by_autograd(compute: Callable[[], Tensor], parameters: Sequence[Tensor] = ()) -> Kept:
@@ -103,7 +118,14 @@ def kept_by_autograd(compute: Callable[[], Tensor], parameters: Sequence[Tensor]
 
 
 def estimate(
-    vqgan: Vqgan, clips: Sequence[Clip], height: int, width: int, *, tile: int | None = None
+    vqgan: Vqgan,
+    clips: Sequence[Clip],
+    height: int,
+    width: int,
+    *,
+    tile: int | None = None,
+    n_vectors: int = 0,
+    n_prompt_pixels: int = 0,
 ) -> Estimate:
     """The memory of a run. Takes the time of a small decoding and of one view per CLIP.
 
@@ -113,6 +135,8 @@ def estimate(
         height: Of the picture, pixels.
         width: Likewise.
         tile: Side of the tiles in which it is decoded, latents; None for the whole picture.
+        n_vectors: Vectors of all prompts, with which each view is compared.
+        n_prompt_pixels: Pixels of the largest image prompt.
     """
     networks = [vqgan, *(clip for clip in clips if isinstance(clip, nn.Module))]
     tensors = [*(tensor for net in networks for tensor in [*net.parameters(), *net.buffers()])]
@@ -124,19 +148,30 @@ def estimate(
     whole = probe.scaled(n_at_once / _PROBE**2)
     is_tiled = n_at_once < n_latents
     buffers = _N_BUFFERS * whole.largest
+    views = [_view_bytes(clip, tensors, device) for clip in clips]
     return Estimate(
         parameters=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         picture=_N_PICTURES * 3 * _FLOAT * height * width,
         decoder=0 if is_tiled else whole.total,
         decoder_buffers=buffers + (whole.total if is_tiled else 0),
-        view=max(_view_bytes(clip, tensors, device) for clip in clips),
+        view=max(n_bytes + _N_DIFFERENCES * n_vectors * vector for n_bytes, vector in views),
+        prompts=_N_VECTORS * n_vectors * sum(vector for _, vector in views),
+        image_prompt=_N_IMAGES * 3 * _FLOAT * n_prompt_pixels,
     )
 
 
-def _view_bytes(clip: Clip, parameters: Sequence[Tensor], device: torch.device) -> int:
+def _view_bytes(clip: Clip, parameters: Sequence[Tensor], device: torch.device) -> tuple[int, int]:
+    """Bytes of a view, and of its vector."""
     view = torch.full((1, 3, clip.size, clip.size), 0.5, device=device, requires_grad=True)
-    kept = kept_by_autograd(lambda: clip.encode_images(view), parameters)
-    return kept.total + _N_BUFFERS * kept.largest + _N_VIEW_TENSORS * 3 * _FLOAT * clip.size**2
+    vectors: list[Tensor] = []
+
+    def encode() -> Tensor:
+        vectors.append(clip.encode_images(view))
+        return vectors[0]
+
+    kept = kept_by_autograd(encode, parameters)
+    n_bytes = kept.total + _N_BUFFERS * kept.largest + _N_VIEW_TENSORS * 3 * _FLOAT * clip.size**2
+    return n_bytes, _FLOAT * vectors[0].numel()
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -45,7 +45,7 @@ def read_image(path: Path, mode: str = "RGB") -> Image.Image:
                         f"at most {MAX_PIXELS:,} are read ({path})"
                     )
                 image.load()
-                upright: Image.Image = ImageOps.exif_transpose(image)
+                return _converted(ImageOps.exif_transpose(image), mode)
         except UnidentifiedImageError:
             raise FormatError(f"not an image of {', '.join(FORMATS)} ({path})") from None
         except FormatError:
@@ -53,11 +53,16 @@ def read_image(path: Path, mode: str = "RGB") -> Image.Image:
         except Exception as err:
             # Pillow's readers raise errors of many types for damaged files.
             raise FormatError(f"a damaged image: {err} ({path})") from err
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
-        upright = Image.new("RGBA", rgba.size, "white")
-        upright.alpha_composite(rgba)
-    return upright.convert(mode)
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """An image in a mode, its transparent parts white."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, "white")
+        image.alpha_composite(rgba)
+    # Of the colours of CIELAB, Pillow makes no others.
+    return (image.convert("RGB") if image.mode == "LAB" else image).convert(mode)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -23,12 +23,18 @@ class Prompt:
     stop: float = -math.inf
 
     def __str__(self) -> str:
-        """The prompt as `parse_prompt` reads it."""
-        words = self.text.replace("|", "\\|")
+        """The prompt as `parse_prompt` reads it; of several, a bar in the text must be escaped."""
+        weight, stop = _written(self.weight), _written(self.stop)
         # With both numbers, no part of a text such as `at 12:30` is read as one.
-        if self.stop > -math.inf or ":" in words:
-            return f"{words}:{self.weight:g}:{self.stop:g}"
-        return words if self.weight == 1 else f"{words}:{self.weight:g}"
+        if self.stop > -math.inf or ":" in self.text:
+            return f"{self.text}:{weight}:{stop}"
+        return self.text if self.weight == 1 else f"{self.text}:{weight}"
+
+
+def _written(number: float) -> str:
+    """A number as it is read again: in six digits if these are all, as most are."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def parse_prompts(text: str) -> tuple[Prompt, ...]:

@@ -78,6 +78,9 @@ class Recipe:
         configs.checked_threads(self.threads)
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
+        for text in (self.prompts, self.mask_text or ""):
+            if not is_utf8(text):
+                raise ConfigError(f"a prompt is not UTF-8, so a picture cannot record it: {text!r}")
         for path in (*self.input_images, self.weights, *self.clip):
             if "\0" in path:
                 raise ConfigError(f"no path has a zero byte: {path!r}")
@@ -107,10 +110,13 @@ class Recipe:
                 return True
         return False
 
-    @property
-    def job(self) -> str:
-        """A digest of all but the number of steps: a saved state continues a run of the same job."""
-        return configs.fingerprint(configs.settings(replace(self, guidance=replace(self.guidance, steps=0))))
+    def job(self, hashes: Mapping[str, Any]) -> str:
+        """A digest of all but the number of steps: a saved state continues a run of the same job.
+
+        The hashes are those of `hashes_of`: of two images of one name, latents are not those of the other.
+        """
+        settings = configs.settings(replace(self, guidance=replace(self.guidance, steps=0)))
+        return configs.fingerprint({**settings, "hashes": hashes})
 
     def moved(self, old: Path, new: Path) -> Recipe:
         """The recipe with its paths, which are relative to one folder, relative to another."""
@@ -123,10 +129,15 @@ class Recipe:
             words, colon, last = text.rpartition(":") if text.startswith("open_clip:") else ("", "", text)
             return f"{words}{colon}{path(last)}" if manifest.resolved(old, last).exists() else text
 
-        image_prompts = [parse_prompt(text) for text in self.image_prompts]
+        def image_prompt(text: str) -> str:
+            prompt = parse_prompt(text)
+            moved = path(prompt.text)
+            # Spaces around a prompt are not part of it.
+            return str(replace(prompt, text=moved if moved == moved.strip() else f"./{moved}"))
+
         return replace(
             self,
-            image_prompts=tuple(str(replace(prompt, text=path(prompt.text))) for prompt in image_prompts),
+            image_prompts=tuple(map(image_prompt, self.image_prompts)),
             start=self.start if self.start in STARTS else path(self.start),
             image=path(self.image) if self.image else None,
             mask=path(self.mask) if self.mask else None,

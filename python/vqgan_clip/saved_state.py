@@ -36,10 +36,20 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
     publish.write_file(
         path,
         fill,
-        # The metadata are the first entry of the header. Another run may have written since `load`.
-        is_ours=lambda head: f'"{_KEY}":"{job} '.encode() in head,
+        # Another run may have written since `load`.
+        is_ours=lambda head: _is_of(job, head),
         or_else="give the state another name",
     )
+
+
+def is_there(path: Path, job: str) -> bool:
+    """Whether a file is a state of a run that makes `job`; a pipe or device may be."""
+    return publish.is_stream(path) or (path.is_file() and _is_of(job, publish.first_bytes(path)))
+
+
+def _is_of(job: str, head: bytes) -> bool:
+    # The metadata are the first entry of the header.
+    return f'"{_KEY}":"{job} '.encode() in head
 
 
 def load(path: Path, job: str) -> dict[str, Tensor] | None:
@@ -47,7 +57,7 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
 
     Raises:
         FormatError: A damaged file, whose tensors have another checksum, or no state.
-        OutputExistsError: The state of a run with other settings.
+        OutputExistsError: The state of a run with other settings or inputs.
         OSError: The file cannot be read.
     """
     if not path.exists():
@@ -66,7 +76,9 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
     if header is None:
         raise FormatError(f"not a state of vqgan-clip ({path})")
     if found != job:
-        raise OutputExistsError(f"is the state of a run with other settings; give another file ({path})")
+        raise OutputExistsError(
+            f"is the state of a run with other settings or files; give another file ({path})"
+        )
     if _digest(state) != digest:
         raise FormatError(f"a damaged state of vqgan-clip; remove it to start again ({path})")
     return state

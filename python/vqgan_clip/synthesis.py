@@ -126,7 +126,8 @@ def edit(
         seed, image_prompts, models, config, state, on_step: As of `generate`.
 
     Raises:
-        ConfigError: A value is out of range, the mask is empty, of another size, or given twice.
+        ConfigError: A value is out of range, the mask is empty, of another size, given twice, or dilated
+            and not given.
         FormatError, OSError: An image cannot be read.
     """
     models = models or load_models()
@@ -135,6 +136,8 @@ def edit(
     decode = _decoder(models, config)
     if mask is not None and mask_text is not None:
         raise ConfigError("give a mask or the text of one, not both")
+    if dilate and mask is None and mask_text is None:
+        raise ConfigError("dilate is for a mask, and none is given")
     generator = _generator(seed)
     given = _opened(image)
     picture = pictures.to_tensor(given).to(models.device)

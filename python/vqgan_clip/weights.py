@@ -9,6 +9,7 @@ No code in a file is run. Shapes are compared before memory is taken, so that a 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,9 @@ def _loaded(path: Path, layout: Layout) -> Vqgan:
     if missing := [name for name in expected if name not in found]:
         raise FormatError(f"no tensor {missing[0]}: another architecture, or a damaged file ({path})")
     model.load_state_dict(found, strict=True, assign=True)
+    # In whose deviations rate and pull are measured. That of a single number is no number.
+    if not 0 < float(model.codebook.detach().std()) < math.inf:
+        raise FormatError(f"the values of the codebook have no deviation: no trained VQGAN ({path})")
     return model.requires_grad_(False).eval()
 
 

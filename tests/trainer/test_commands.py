@@ -222,7 +222,7 @@ def test_a_configuration_is_translated(call: Call, tmp_path: Path) -> None:
     assert "batch_size = 48\n" in config.read_text()
 
 
-def test_what_cannot_be_translated_leaves_no_file(call: Call, tmp_path: Path) -> None:
+def test_what_cannot_be_translated_leaves_no_file(call: Call, tmp_path: Path, tokenizer: Path) -> None:
     (tmp_path / "a.yml").write_text(NEOX.replace('"rotary"', '"alibi"'))
     code, out, err = call("neox-config", tmp_path / "a.yml", "-o", tmp_path / "train.toml")
     assert (code, out) == (1, "")
@@ -232,6 +232,14 @@ def test_what_cannot_be_translated_leaves_no_file(call: Call, tmp_path: Path) ->
     code, _, err = call("neox-config", tmp_path / "a.yml", "-o", tmp_path / "a.yml", "--force")
     assert code == 1
     assert (tmp_path / "a.yml").read_text().startswith("{")
+    named = tmp_path / "\udcff.json"
+    named.write_bytes(tokenizer.read_bytes())
+    (tmp_path / "a.yml").write_text(NEOX)
+    words = ["neox-config", tmp_path / "a.yml", "-o", tmp_path / "train.toml", "--tokenizer", named]
+    code, _, err = call(*words)
+    assert code == 2
+    assert "a TOML file is UTF-8, and this name is not: " in err
+    assert "udcff.json" in err
 
 
 def test_prompts_are_continued_alike_in_any_batch(call: Call, folder: Path, tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from pile_tools.cli import run
 from vqgan_clip import frames, memory, saved_state
 from vqgan_clip.cli import group
+from vqgan_clip.toy import stored
 
 QUICK = ["--steps", "4", "--views", "2", "--threads", "1"]
 
@@ -160,6 +162,53 @@ def test_a_state_continues_bit_identically(here: Path) -> None:
     Path("s").write_bytes(b"text")
     damaged = Done(*words, "-o", "c.png")
     assert (damaged.code, "not a state of vqgan-clip" in damaged.error) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["edit", "in.png", "a star"],
+        ["edit", "other.png", "a star", "--mask", "in.png"],
+        ["generate", "a star", "--start", "in.png"],
+        ["generate", "a star", "--image-prompt", "in.png"],
+        ["generate", "a star", "--weights", "w/vqgan.safetensors", "--clip", "toy"],
+        ["generate", "a star", "--clip", "w/clip.safetensors"],
+    ],
+)
+@pytest.mark.parametrize("extra", ["--state", "--frames"])
+def test_no_run_continues_that_of_another_file_of_the_name(here: Path, words: list[str], extra: str) -> None:
+    shutil.copytree(stored.FOLDER, "w")
+    Image.new("RGB", (32, 32), "white").save("in.png")
+    Image.new("RGB", (32, 32), "red").save("other.png")
+    words = [*words, "-o", "a.png", "--views", "1", "--threads", "1", "--every", "1", extra, "x"]
+    assert Done(*words, "--steps", "1").code == 0
+    Path("a.png").unlink()
+    changed = next(word for word in words if word == "in.png" or word.startswith("w/"))
+    if changed == "in.png":
+        image = Image.new("RGB", (32, 32), "white")
+        image.putpixel((0, 0), (254, 255, 255))
+        image.save("in.png")
+    else:
+        tensors = load_file(changed)
+        name = min(name for name, tensor in tensors.items() if tensor.is_floating_point())
+        save_file({**tensors, name: tensors[name] * 1.01}, changed)
+    done = Done(*words, "--steps", "2")
+    expected = "of a run with other settings or files" if extra == "--state" else "has frames of another run"
+    assert (done.code, expected in done.error) == (1, True)
+
+
+def test_long_pictures_are_not_enlarged_beyond_memory() -> None:
+    assert [frames._scale(size, 128) for size in ((1, 65_536), (1, 2000), (32, 32), (500, 3))] == [1, 2, 4, 8]
+
+
+def test_an_edit_states_the_memory_of_the_padded_image(here: Path) -> None:
+    stated = []
+    for width in (1, 2, 3, 4):
+        Image.new("RGB", (width, 4000), "red").save("in.png")
+        done = Done("edit", "in.png", "a star", "-o", f"{width}.png", "--steps", "0", "--threads", "1")
+        assert done.code == 0
+        stated.append(next(line for line in done.err.splitlines() if "of memory at the peak" in line))
+    assert len(set(stated)) == 1
 
 
 @pytest.mark.parametrize("n_steps", [3, 5])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 from torch.nn import functional
 
 import vqgan_clip
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, PileError
 from vqgan_clip import masks, pictures
 from vqgan_clip.config import GuidanceConfig
 from vqgan_clip.guidance import Guide, Target
@@ -54,6 +56,36 @@ def test_a_dilated_mask_is_larger_by_as_many_pixels(models: Models) -> None:
     found = vqgan_clip.edit(drawn(RED_ON_BLUE)[0], PROMPT, mask=mask, dilate=3, models=models, config=QUICK)
     assert found.mask is not None
     assert found.mask.getbbox() == (7, 7, 23, 23)
+
+
+def test_only_a_mask_is_dilated(models: Models) -> None:
+    with pytest.raises(ConfigError, match="dilate is for a mask, and none is given"):
+        vqgan_clip.edit(drawn(RED_ON_BLUE)[0], PROMPT, dilate=3, models=models, config=QUICK)
+
+
+def test_a_clip_that_gives_no_numbers_is_named(models: Models) -> None:
+    clip = copy.deepcopy(models.clips[0])
+    assert isinstance(clip, torch.nn.Module)
+    for parameter in clip.parameters():
+        parameter.fill_(1e30)
+    broken = replace(models, clips=[clip])
+    image = drawn(RED_ON_BLUE)[0]
+    with pytest.raises(PileError, match="gives no numbers"):
+        vqgan_clip.edit(image, PROMPT, mask_text="a circle", models=broken, config=QUICK)
+    with pytest.raises(PileError, match="not a number at step 1; a network gives no numbers"):
+        vqgan_clip.edit(image, PROMPT, models=broken, config=QUICK)
+
+
+def test_saliencies_by_many_vectors_are_those_of_all_at_once(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = pictures.to_tensor(drawn(RED_ON_BLUE)[0])
+    vectors = models.clips[0].encode_images(picture).repeat(7, 1) + torch.randn(7, 1) / 10
+    found = []
+    for pairs in (1 << 14, 50, 1):
+        monkeypatch.setattr(masks, "_PAIRS", pairs)
+        found += masks._saliencies(models.clips[0], picture, [vectors], torch.Generator().manual_seed(0))
+    assert all(torch.allclose(found[0], other, atol=1e-6) for other in found[1:])
 
 
 def test_the_latents_of_a_mask_are_those_with_a_pixel_in_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,19 @@ def test_each_format_is_read(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 4), "red").save(path, format=name)
     red, green, blue = pictures.read_image(path).getpixel((3, 2))  # type: ignore[misc]
     assert (pictures.read_image(path).size, red > 250, green < 5, blue < 5) == ((8, 4), True, True, True)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_images_of_all_modes_are_read(tmp_path: Path, mode: str) -> None:
+    modes = ("1", "L", "LA", "I", "F", "I;16", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB")
+    for number, (stored, suffix) in enumerate(itertools.product(modes, ("tif", "png"))):
+        path = tmp_path / f"{number}.{suffix}"
+        try:
+            Image.new(stored, (4, 2)).save(path)
+        except (OSError, KeyError):
+            continue
+        found = pictures.read_image(path, mode)
+        assert (found.mode, found.size) == (mode, (4, 2)), stored
 
 
 def test_an_image_larger_than_memory_is_refused(tmp_path: Path) -> None:

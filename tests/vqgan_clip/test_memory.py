@@ -32,7 +32,7 @@ from vqgan_clip.guidance import Guidance, Guide, Target
 from vqgan_clip.memory import estimate
 from vqgan_clip.tiles import TiledDecoder
 
-side, tile, chunk = map(int, sys.argv[1:])
+side, tile, chunk, n_vectors = map(int, sys.argv[1:])
 torch.set_num_threads(1)
 
 def status(key):
@@ -43,11 +43,12 @@ tower = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4,
 config = CLIPConfig(text_config={"num_hidden_layers": 1}, vision_config={"patch_size": 16, **tower})
 clip = TransformersClip(CLIPModel(config), None, Normalized([0.5] * 3, [0.5] * 3)).requires_grad_(False)
 vqgan = random_vqgan(F16)
-stated = estimate(vqgan, [clip], side, side, tile=tile or None).beside_parameters(chunk)
+found = estimate(vqgan, [clip], side, side, tile=tile or None, n_vectors=n_vectors)
+stated = found.beside_parameters(chunk)
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
 latents = torch.zeros(1, F16.embed_dim, side // 16, side // 16)
-guide = Guide(clip, [Target(torch.ones(1, 512))])
+guide = Guide(clip, [Target(torch.randn(n_vectors // 2, 512)) for _ in range(2)])
 decode = TiledDecoder(vqgan.decode, 16, tile) if tile else None
 settings = GuidanceConfig(views=max(8, chunk), chunk=chunk)
 guidance = Guidance(vqgan, [guide], latents, settings, torch.Generator().manual_seed(0), decode=decode)
@@ -57,8 +58,8 @@ print(json.dumps([stated, status("VmHWM") - before]))
 """
 
 
-def stated_and_taken(side: int, tile: int, chunk: int) -> tuple[int, int]:
-    command = [sys.executable, "-c", PROGRAM, *map(str, (side, tile, chunk))]
+def stated_and_taken(side: int, tile: int, chunk: int, n_vectors: int) -> tuple[int, int]:
+    command = [sys.executable, "-c", PROGRAM, *map(str, (side, tile, chunk, n_vectors))]
     # Without the allocator's arenas per thread, whose number depends on the machine.
     environment = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
@@ -68,10 +69,13 @@ def stated_and_taken(side: int, tile: int, chunk: int) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("side", "tile", "chunk"), [(192, 0, 2), (192, 0, 32), (256, 8, 2)])
-def test_the_stated_peak_bounds_the_measured_one(side: int, tile: int, chunk: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "tile", "chunk", "n_vectors"),
+    [(192, 0, 2, 2), (192, 0, 32, 2), (256, 8, 2, 2), (64, 0, 8, 8000)],
+)
+def test_the_stated_peak_bounds_the_measured_one(side: int, tile: int, chunk: int, n_vectors: int) -> None:
     pytest.importorskip("transformers")
-    stated, taken = stated_and_taken(side, tile, chunk)
+    stated, taken = stated_and_taken(side, tile, chunk, n_vectors)
     assert taken <= stated
     # A bound that is far too high would refuse runs that fit.
     assert stated <= 2.5 * taken
@@ -111,6 +115,16 @@ def test_the_largest_of_several_clips_counts() -> None:
     one, two = estimate(model, [clip], 16, 16), estimate(model, [clip, clip], 16, 16)
     assert one.view == two.view
     assert two.parameters - one.parameters == sum(4 * p.numel() for p in clip.parameters())
+
+
+def test_the_vectors_and_the_pixels_of_image_prompts_count() -> None:
+    model, clip = random_vqgan(SMALL), ToyClip()
+    texts, images = (estimate(model, [clip, clip], 16, 16, n_vectors=n) for n in (1, 1001))
+    vector = 4 * clip.encode_images(torch.zeros(1, 3, clip.size, clip.size)).shape[1]
+    assert images.view - texts.view == 1000 * 3 * vector
+    assert images.prompts - texts.prompts == 1000 * 2 * 2 * vector
+    large = estimate(model, [clip], 16, 16, n_prompt_pixels=1 << 26)
+    assert large.beside_parameters(1) > 3 << 30
 
 
 ESTIMATE = Estimate(

@@ -15,6 +15,7 @@ from pile_tools.errors import FormatError, OutputExistsError
 from vqgan_clip import metadata
 from vqgan_clip.config import GuidanceConfig
 from vqgan_clip.metadata import Record
+from vqgan_clip.prompts import parse_prompt
 from vqgan_clip.recipe import Recipe
 
 HASHES = {"vqgan": {"a": "00"}, "clip": [{"b": "11"}], "images": []}
@@ -77,6 +78,17 @@ def test_paths_follow_the_folder_of_the_picture(tmp_path: Path) -> None:
     )
     assert (moved.weights, moved.clip) == ("../../weights", ("toy", "../../folder"))
     assert moved.moved(tmp_path / "deep" / "er", tmp_path) == RECIPE
+
+
+@pytest.mark.parametrize("text", ["x|y.png", "a.png:0.123456789", "a.png:1:-1e-07", " in a folder/a.png:2"])
+def test_image_prompts_are_recorded_as_they_were(tmp_path: Path, text: str) -> None:
+    recipe = Recipe(image_prompts=(f"deep/{text}",))
+    prompt = parse_prompt(f"deep/{text}")
+    moved = recipe.moved(tmp_path, tmp_path / "deep")
+    (found,) = map(parse_prompt, moved.image_prompts)
+    assert found.text.removeprefix("./") == prompt.text.removeprefix("deep/")
+    assert (found.weight, found.stop) == (prompt.weight, prompt.stop)
+    assert moved.moved(tmp_path / "deep", tmp_path) == recipe
 
 
 def test_names_that_are_no_path_stay(tmp_path: Path) -> None:

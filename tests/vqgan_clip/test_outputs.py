@@ -99,6 +99,8 @@ def test_a_video_is_written_to_a_pipe(tmp_path: Path) -> None:
     [
         ({"clip": ("toy",) * 17}, "17 CLIP models; at most 16"),
         ({"image_prompts": ("a.png",) * 101}, "101 image prompts; at most 100"),
+        ({"prompts": "a \udcff"}, "a prompt is not UTF-8"),
+        ({"mask_text": "a \udcff"}, "a prompt is not UTF-8"),
         ({"prompts": "a|" * 100 + "a"}, "101 prompts; at most 100"),
     ],
 )
@@ -132,6 +134,46 @@ def test_a_stopped_run_finishes_by_the_same_command(here: Path) -> None:
     assert Done(*words).code == 0
     assert contents(here) == before
     assert "is finished already" in Done(*words).out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--contact-sheet", "other.png"],
+        ["--preview", "other.png"],
+        ["--state", "other.png"],
+        ["--frames", "other.png"],
+        ["--contact-sheet", "folder"],
+    ],
+)
+def test_a_finished_picture_takes_no_other_file_for_an_extra(here: Path, words: list[str]) -> None:
+    other = ["generate", "a star", "-o", "other.png", *QUICK]
+    assert Done(*other).code == 0
+    assert Done(*RED).code == 0
+    Path("folder.png").mkdir()
+    before = contents(here)
+    done = Done(*RED, *(f"{word}.png" if word == "folder" else word for word in words))
+    assert (done.code, done.error.count("error: ")) == (1, 1)
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("missing", ["f/step-000002.png", "f", "every", "another run"])
+def test_a_finished_picture_lacks_no_frame(here: Path, missing: str) -> None:
+    words = [*RED, "--frames", "f"]
+    assert Done(*words).code == 0
+    before = contents(here)
+    if missing == "every":
+        words[words.index("--every") + 1] = "1"
+    elif missing == "another run":
+        Path("f/step-000002.png").write_bytes(Path("a.png").read_bytes())
+    else:
+        path = Path(missing)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = Done(*words)
+    assert (done.code, "nothing to do" in done.out) == (int(missing == "another run"), False)
+    found = contents(here)
+    assert missing == "another run" or all(found[name] == data for name, data in before.items())
+    assert ("f/step-000001.png" in {str(path) for path in Path("f").iterdir()}) == (missing == "every")
 
 
 @pytest.mark.parametrize("option", ["--preview", "--contact-sheet", "--state", "-o"])

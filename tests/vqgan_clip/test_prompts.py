@@ -61,9 +61,18 @@ def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
 
 
 _TEXTS = st.text(st.characters(exclude_characters="\\", exclude_categories=["Cs"]), min_size=1).map(str.strip)
-_NUMBERS = st.floats(-100, 100).map(lambda x: float(f"{x:g}")).filter(bool)
+_NUMBERS = st.floats(-100, 100).filter(bool)
+_PROMPTS = st.builds(Prompt, _TEXTS.filter(bool), _NUMBERS, _NUMBERS | st.just(-math.inf))
 
 
-@given(st.lists(st.builds(Prompt, _TEXTS.filter(bool), _NUMBERS, _NUMBERS | st.just(-math.inf)), min_size=1))
+@given(st.lists(_PROMPTS, min_size=1))
 def test_prompts_survive_being_written(prompts: list[Prompt]) -> None:
-    assert list(parse_prompts(" | ".join(map(str, prompts[:100])))) == prompts[:100]
+    assert [parse_prompt(str(prompt)) for prompt in prompts] == prompts
+    escaped = (str(prompt).replace("|", "\\|") for prompt in prompts[:100])
+    assert list(parse_prompts(" | ".join(escaped))) == prompts[:100]
+
+
+def test_most_numbers_are_written_as_before() -> None:
+    assert [str(Prompt("a", weight)) for weight in (1.0, 2.0, 0.25, 1.000004)] == [
+        *("a", "a:2", "a:0.25", "a:1.000004"),
+    ]

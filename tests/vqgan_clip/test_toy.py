@@ -254,3 +254,9 @@ def test_files_that_are_no_toy_clip_are_refused(tmp_path: Path) -> None:
     for name in ("cut", "text"):
         with pytest.raises(FormatError, match="not a safetensors file"):
             stored.load_clip(tmp_path / f"{name}.safetensors")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            bad = {name: torch.full_like(tensor, torch.nan)}
+            save_file({**tensors, **bad}, tmp_path / "nan.safetensors")
+            with pytest.raises(FormatError, match=r"has values that are not finite .*nan\.safetensors"):
+                stored.load_clip(tmp_path / "nan.safetensors")

@@ -174,6 +174,10 @@ Change = Callable[[dict[str, torch.Tensor]], object]
             lambda s: s.update({"decoder.conv_in.bias": torch.full((16,), torch.nan)}),
             r"decoder.conv_in.bias has values that are not finite",
         ),
+        (
+            lambda s: s["quantize.embedding.weight"].fill_(0.5),
+            r"the values of the codebook have no deviation",
+        ),
         (lambda s: s.clear(), r"no tensor encoder.conv_in.weight: another architecture"),
     ],
 )
@@ -229,6 +233,7 @@ DDCONFIG = "model__params__ddconfig__"
             "a: !!python/object/apply:os.system ['true']",
             "not a YAML config: could not determine a constructor",
         ),
+        ("a: " + ":".join(["59"] * 200) + ".5", "not a YAML config: int too large to convert"),
         ("a: 2021-01-01", "not a YAML config: Object of type date"),
         ("a: .inf", "not a YAML config: Infinity is not a number"),
         ("a: " + "9" * 5000, "not a YAML config: "),

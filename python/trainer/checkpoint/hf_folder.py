@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pile_tools import Tokenizer, files
-from pile_tools.errors import ConfigError
 from trainer import failures
 from trainer.checkpoint import card, hf
 from trainer.checkpoint.weights import INDEX_SUFFIX
@@ -104,16 +103,12 @@ def write_about(
         The names of the files.
 
     Raises:
-        ConfigError: The tokenizer has more ids than the model.
         OSError: A file cannot be written.
     """
     eod = tokenizer.eod if tokenizer else None
     _write_json(folder / hf.CONFIG_FILE, hf.model_config(shape, dtype, eod[1] if eod else None))
     names = [hf.CONFIG_FILE]
     if tokenizer is not None and tokenizer_data is not None:
-        if tokenizer.vocab_size > shape.vocab_size:
-            found = f"{tokenizer.vocab_size:,} ids, the model {shape.vocab_size:,}"
-            raise ConfigError(f"another model's tokenizer: it has {found}")
         with failures.named(folder / hf.TOKENIZER_FILE):
             (folder / hf.TOKENIZER_FILE).write_bytes(tokenizer_data)
         config = hf.tokenizer_config(eod[0] if eod else None, shape.max_positions)

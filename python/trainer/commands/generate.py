@@ -95,13 +95,17 @@ def command(
     if not texts:
         raise ConfigError("no prompts: give some, or a file of them by --file")
     folder = _folder(checkpoint, step)
-    known = find_tokenizer(tokenizer or folder).load()
+    file = find_tokenizer(tokenizer or folder)
+    known = file.load()
     rows = [_encoded(known, text) for text in texts]
     with failures.named():
         from trainer.generate import Sampling
 
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        continued = _Continued(_model(folder, device), known, sampling, max_tokens, stop)
+        model = _model(folder, device)
+        if any(max(row) >= model.shape.vocab_size for row in rows):
+            model.shape.refuse_tokenizer(known.vocab_size, file.path)
+        continued = _Continued(model, known, sampling, max_tokens, stop)
         if as_json:
             found = [one for batch in _batches(rows, batch_size) for one in continued.batch(*batch)]
             print_document(_document(folder, texts, found, continued))

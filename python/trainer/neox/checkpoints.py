@@ -134,7 +134,7 @@ def find(source: Path) -> Checkpoint:
     """The checkpoint in a folder, or the last one of a run's folder.
 
     Raises:
-        FormatError: Files of a rank or layer are missing.
+        FormatError: Files of a rank or layer are missing, or there are two.
         OSError: The folder cannot be read.
     """
     folder = _step_folder(source)
@@ -142,22 +142,27 @@ def find(source: Path) -> Checkpoint:
     whole: dict[tuple[int, int], Path] = {}
     for path in sorted(folder.iterdir()):
         if (match := _LAYER_FILE.fullmatch(path.name)) is not None:
-            found[int(match[1]), int(match[2])] = path
+            files, key = found, (int(match[1]), int(match[2]))
         elif (match := _RANK_FILE.fullmatch(path.name)) is not None:
-            whole[-1, int(match[1])] = path
+            files, key = whole, (-1, int(match[1]))
+        else:
+            continue
+        # A number may have more zeros in one name than in another.
+        if (other := files.setdefault(key, path)) != path:
+            raise FormatError(f"{other.name} and {path.name} are of one layer and rank ({folder})")
     found = found or whole
     if not found:
         raise FormatError(f"no layer_NN-model_NN-model_states.pt or mp_rank_NN_model_states.pt ({folder})")
     layers, ranks = sorted({layer for layer, _ in found}), sorted({rank for _, rank in found})
-    files: dict[int, list[Path]] = {}
+    by_layer: dict[int, list[Path]] = {}
     for layer in layers:
         for rank in range(ranks[-1] + 1):
             if (layer, rank) not in found:
                 which = f"rank {rank}" if layer < 0 else f"layer {layer:02}, model-parallel rank {rank:02}"
                 raise FormatError(f"no file of {which}, but of rank {ranks[-1]:02} ({folder})")
-            files.setdefault(layer, []).append(found[layer, rank])
+            by_layer.setdefault(layer, []).append(found[layer, rank])
     match = _STEP_FOLDER.fullmatch(folder.name)
-    return Checkpoint(folder, files, len(ranks), int(match[1]) if match else None)
+    return Checkpoint(folder, by_layer, len(ranks), int(match[1]) if match else None)
 
 
 def _step_folder(source: Path) -> Path:
@@ -207,7 +212,7 @@ def tensors(checkpoint: Checkpoint, shape: ModelShape | None) -> Iterator[tuple[
             found = [_named(rank, stored) for rank in by_rank]
             try:
                 yield name, found[0] if len(found) == 1 else merge(found)
-            except (RuntimeError, TypeError) as err:
+            except (RuntimeError, TypeError, IndexError) as err:
                 first = str(err).splitlines()[0]
                 raise FormatError(
                     f"{stored} of layer {layer:02} cannot be merged: {first} ({checkpoint.folder})"

@@ -7,14 +7,17 @@ has GPT-NeoX's default, not ours, so every value is written.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pile_tools import checked
 from pile_tools.config import Settings, from_values
 from pile_tools.errors import ConfigError, FormatError
-from pile_tools.jobs.order import PACKINGS
+from pile_tools.jobs.order import PACKINGS, Blend, OrderConfig
 from pile_tools.terminal import shell_quote
 from trainer.config import TrainConfig
 from trainer.neox.keys import FIXED, IGNORED, TRANSLATED, UNKNOWN
@@ -187,12 +190,16 @@ class _Values:
 
     def as_number(self, name: str, value: Any, default: float | None) -> float | None:
         """A value as a number; YAML 1.1 reads `1e-5`, without a point, as text."""
+        number = value
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}(\.[0-9]*)?e[+-]?[0-9]{1,3}", value, re.I):
-            value = float(value)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            number = float(value)
+        if number is None:
+            return None
+        # The text `1e999` becomes an infinite number.
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
             self.refuse(f"{name} is {shown(value)}, expected a number")
             return default
-        return value
+        return number
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""
@@ -416,8 +423,12 @@ def _datasets(source: _Values) -> list[str]:
 
 def _order_options(source: _Values, top: Settings, n_datasets: int) -> list[str]:
     """The options of `pile-tools order` that give GPT-NeoX's order of the datasets."""
-    options = ["--seq-length", str(source.whole("seq_length", 2048)), "--steps", str(top["steps"])]
-    options += ["--batch-size", str(top["batch_size"] or "N"), "--seed", str(top["seed"])]
+    settings = {"seq_length": source.whole("seq_length", 2048), "steps": top["steps"], "seed": top["seed"]}
+    batch_size = top["batch_size"]
+    options = ["--seq-length", str(settings["seq_length"]), "--steps", str(settings["steps"])]
+    options += ["--batch-size", str(batch_size or "N"), "--seed", str(settings["seed"])]
+    if settings["steps"] is not None:
+        _check_order(source, lambda: OrderConfig(**settings, batch_size=batch_size or 1))
     packing = source.text("pack_impl", "packed")
     if packing not in _PACKINGS:
         source.refuse(f"pack_impl is {shown(packing)}, expected one of {', '.join(_PACKINGS)}")
@@ -448,7 +459,17 @@ def _weights(source: _Values, n_datasets: int) -> list[str]:
     if not isinstance(weights, list) or len(weights) != n_datasets:
         source.refuse(f"train_data_weights is {shown(weights)}, expected {n_datasets} numbers")
         return []
-    return ["--weights", ",".join(str(source.as_number("train_data_weights", w, 1.0)) for w in weights)]
+    numbers = [source.as_number("train_data_weights", weight, 1.0) or 0.0 for weight in weights]
+    _check_order(source, lambda: Blend((), tuple(numbers)).normalized([], 1))
+    return ["--weights", ",".join(map(str, numbers))]
+
+
+def _check_order(source: _Values, check: Callable[[], object]) -> None:
+    """Refuses what `pile-tools order` would refuse: the command that is written must run."""
+    try:
+        check()
+    except ConfigError as err:
+        source.refuse(f"the order: {err}")
 
 
 def _list_keys(values: dict[str, Any], made: Translation) -> None:
@@ -475,7 +496,10 @@ def shown(value: object) -> str:
 
 
 def to_toml(made: Translation, sources: list[Path]) -> str:
-    """The TOML file of a translation, which starts with its sources and the command that makes its order."""
+    """The TOML file of a translation, which starts with its sources and the command that makes its order.
+
+    Raises: ConfigError for a name that is not UTF-8, or a number beyond 64 bits.
+    """
     datasets = " ".join(map(shell_quote, made.datasets)) or "DATASET"
     lines = [
         f"# Translated from {' '.join(_comment(str(path)) for path in sources)}.",
@@ -494,6 +518,8 @@ def _comment(text: str) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str):
+        if not checked.is_utf8(value):
+            raise ConfigError(f"a TOML file is UTF-8, and this name is not: {value!r}")
         # JSON escapes all that TOML's basic strings must escape, but DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list):

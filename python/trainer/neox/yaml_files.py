@@ -26,8 +26,8 @@ def read_files(paths: Sequence[Path]) -> dict[str, Any]:
     """The values of several files by key, `_` in keys, each value one of JSON's.
 
     Raises:
-        FormatError: Not such a file, a key that occurs twice, or a number that is not finite or beyond 64
-            bits.
+        FormatError: Not such a file, a key that occurs twice, a number that is not finite or beyond 64
+            bits, or text with half of a surrogate pair.
         ConfigError: PyYAML is not installed.
         OSError: A file cannot be read.
     """
@@ -116,6 +116,11 @@ def _loader(yaml: Any) -> Any:
             # Texts of other bases than ten have no limit in Python, but a message could not print them.
             if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1} has a number beyond 64 bits")
+            # YAML's escapes can make half of a pair, as JSON's can.
+            if isinstance(value, str) and not checked.is_utf8(value):
+                raise yaml.YAMLError(
+                    f"line {node.start_mark.line + 1} has text with half of a surrogate pair"
+                )
             if value is not None and not isinstance(value, (bool, int, float, str, list, dict)):
                 kind = type(value).__name__
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1} has a value of type {kind}")

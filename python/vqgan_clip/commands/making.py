@@ -177,8 +177,12 @@ def make_picture(
     extras.tidy()
     models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
-    stored = recipe.moved(Path(), output.parent)
-    if not force and metadata.is_finished(output, stored, hashes) and extras.are_there:
+    stored, job = recipe.moved(Path(), output.parent), recipe.job(hashes)
+    if (
+        not force
+        and metadata.is_finished(output, stored, hashes)
+        and extras.are_there(job, metadata.read(output)[1].n_steps)
+    ):
         # A killed run may have left its scratch folder beside the picture.
         publish.tidy(output)
         if as_json:
@@ -191,7 +195,7 @@ def make_picture(
 
     def make() -> tuple[Image.Image, Record]:
         """The picture, after the extras: a run whose picture is there is finished."""
-        result = _run(recipe, models, extras, force=force)
+        result = _run(recipe, models, extras, job, force=force)
         losses.extend(result.losses)
         digest = metadata.pixels_digest(result.image)
         return result.image, Record(stored, hashes, metadata.versions(), result.n_steps, digest)
@@ -207,16 +211,16 @@ def make_picture(
         note(f"stopped early: no lower loss for {counted(recipe.guidance.patience, 'step')}")
 
 
-def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Result:
-    """Carries a recipe out and writes its extras."""
+def _run(recipe: Recipe, models: Models, extras: Extras, job: str, *, force: bool) -> Result:
+    """Carries a recipe out and writes its extras, which say that they are of `job`."""
     from vqgan_clip import frames, saved_state
     from vqgan_clip.guidance import StateError
     from vqgan_clip.recipe import carry_out
 
     keep = extras.contact_sheet is not None
-    collected = frames.Frames(recipe.job, extras.every, extras.frames, extras.preview, keep, force)
+    collected = frames.Frames(job, extras.every, extras.frames, extras.preview, keep, force)
     collected.prepare()
-    state = saved_state.load(extras.state, recipe.job) if extras.state is not None else None
+    state = saved_state.load(extras.state, job) if extras.state is not None else None
     with Bar("guiding", recipe.guidance.steps, "steps") as bar:
         progress = _Progress(recipe.guidance.steps, extras.every, bar)
 
@@ -224,7 +228,7 @@ def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Resu
             progress.update(guidance.n_steps, losses)
             collected.add(guidance)
             if extras.state is not None and guidance.n_steps % extras.every == 0:
-                saved_state.save(extras.state, {**guidance.state(), **collected.state()}, recipe.job)
+                saved_state.save(extras.state, {**guidance.state(), **collected.state()}, job)
 
         try:
             state = None if state is None else collected.restore(state, models.vqgan.factor)
@@ -232,7 +236,7 @@ def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Resu
         except StateError as err:
             raise FormatError(f"{err}; remove it to start again ({extras.state})") from err
     if extras.state is not None:
-        saved_state.save(extras.state, {**result.state, **collected.state()}, recipe.job)
+        saved_state.save(extras.state, {**result.state, **collected.state()}, job)
     if extras.contact_sheet is not None:
         collected.write_sheet(extras.contact_sheet, (result.n_steps, result.image))
     if extras.video is not None:
@@ -251,12 +255,25 @@ def _print_document(
 def state_memory(recipe: Recipe, models: Models) -> None:
     """Says how much memory the run needs. Raises PileError if it does not fit."""
     from vqgan_clip import memory, pictures
+    from vqgan_clip.prompts import parse_prompt, parse_prompts
 
     side, guidance = models.vqgan.config.resolution, recipe.guidance
     width, height = recipe.width or side, recipe.height or side
     if recipe.image is not None:
-        width, height = pictures.read_image(Path(recipe.image)).size
-    found = memory.estimate(models.vqgan, models.clips, height, width, tile=guidance.tile or None)
+        # As it is padded.
+        factor = models.vqgan.factor
+        width, height = (-(-n // factor) * factor for n in pictures.read_image(Path(recipe.image)).size)
+    n_texts = len(parse_prompts(recipe.prompts)) if recipe.prompts else 0
+    sizes = [pictures.read_image(Path(parse_prompt(text).text)).size for text in recipe.image_prompts]
+    found = memory.estimate(
+        models.vqgan,
+        models.clips,
+        height,
+        width,
+        tile=guidance.tile or None,
+        n_vectors=n_texts + guidance.views * len(sizes),
+        n_prompt_pixels=max((width * height for width, height in sizes), default=0),
+    )
     chunk = min(guidance.chunk, guidance.views)
     memory.require_memory(found, chunk, memory.free_bytes(models.vqgan.codebook.device))
     note(f"about {memory.shown(found.peak(chunk))} of memory at the peak", err=True)

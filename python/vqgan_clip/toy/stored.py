@@ -98,5 +98,7 @@ def load_clip(path: Path) -> ToyClip:
     for name in expected:
         if (largest := tensors.get(f"{name}.largest")) is not None:
             values[name] *= _unit(largest, values[name])
+    if bad := [name for name, value in values.items() if not bool(value.isfinite().all())]:
+        raise FormatError(f"{bad[0]} has values that are not finite ({path})")
     clip.load_state_dict(values, assign=True)
     return clip.requires_grad_(False).eval()

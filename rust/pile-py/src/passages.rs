@@ -50,9 +50,9 @@ pub struct PassageSearch {
 ///     `pile_tools.types`.
 ///
 /// Raises:
-///     ConfigError: The length is out of range, a shard is no regular file, or a protected record has no
-///         document.
-///     FormatError: A shard is damaged, changed between the passes, or has a text that cannot be tokenized.
+///     ConfigError: The length is out of range, or a protected record has no document.
+///     FormatError: A shard is no regular file, is damaged, changed between the passes, or has a text that
+///         cannot be tokenized; or the shards have too many subsets.
 ///     OutputExistsError: The folder has work of another job.
 ///     OSError: A file cannot be read or written.
 #[pyfunction]

@@ -226,6 +226,45 @@ def test_a_damaged_checkpoint_is_named(
     assert not (folder / "global_step3" / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (0, "word_embeddings.weight"),
+        (2, "attention.dense.weight"),
+        (2, "attention.dense.bias"),
+        (2, "input_layernorm.weight"),
+    ],
+)
+def test_parts_of_any_number_of_dimensions_are_named(
+    tmp_path: Path,
+    write_checkpoint: Write,
+    model: GPTNeoX,
+    capsys: pytest.CaptureFixture[str],
+    layer: int,
+    name: str,
+) -> None:
+    """Of each way in which parts are merged."""
+    folder = write_checkpoint(tmp_path / "run", model, 2) / "global_step3"
+    for n in (0, 1, 3):
+        for path in folder.glob(f"layer_{layer:02}-*"):
+            _resave(path, lambda values, n=n: values.update({name: torch.ones([2] * n)}))
+        assert imported(folder.parent, "-o", tmp_path / "hf") == 1, n
+        assert f"{name} " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "is_pipeline"),
+    [("layer_000-model_00-model_states.pt", True), ("mp_rank_000_model_states.pt", False)],
+)
+def test_two_files_of_one_rank_are_named(
+    tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, name: str, is_pipeline: bool
+) -> None:
+    folder = write_checkpoint(tmp_path / "run", model, is_pipeline=is_pipeline) / "global_step3"
+    (folder / name).write_bytes((folder / name.replace("000", "00")).read_bytes())
+    with pytest.raises(FormatError, match=rf"{name}.* are of one layer and rank"):
+        checkpoints.find(folder)
+
+
 def test_a_planted_pickle_in_a_rank_is_not_run(
     tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,9 +291,20 @@ def test_a_configuration_of_another_model_is_named(
 ) -> None:
     folder = write_checkpoint(tmp_path / "run", model)
     config = folder / "configs" / "model.yml"
-    config.write_text(configuration(model).replace('"norm": "layernorm"', '"norm": "rmsnorm"'))
-    assert imported(folder, "-o", tmp_path / "hf") == 1
-    assert 'norm is "rmsnorm", but here it is: layer norms' in capsys.readouterr().err
+    stored = configuration(model)
+    for change, message in (
+        (('"norm": "layernorm"', '"norm": "rmsnorm"'), 'norm is "rmsnorm", but here it is: layer norms'),
+        (('"num-layers": ', '"num-layers": 9999'), "n_layers must be in [1, 1000]"),
+        (('"num-layers": ', '"num-layers": -'), "n_layers must be >= 1"),
+        (('"rotary-pct": ', '"rotary-pct": 5'), "rotary_pct must be in [0, 1]"),
+        (('"num-attention-heads": ', '"num-attention-heads": 7'), "is not a multiple of n_heads"),
+        (('"max-position-embeddings": ', '"max-position-embeddings": -'), "max_positions must be >= 1"),
+    ):
+        config.write_text(stored.replace(*change))
+        assert imported(folder, "-o", tmp_path / "hf") == 1, message
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.endswith(f"({config})\n")
 
 
 def test_no_more_of_latest_is_read_than_a_name(tmp_path: Path) -> None:
@@ -319,6 +369,22 @@ def test_a_hugging_face_folder_is_imported(
     )
     assert imported(hugging_face, "-o", output) == 0
     assert run(group, ["generate", str(output), "x", "--max-tokens", "3"]) == 0
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_named(
+    tmp_path: Path, hugging_face: Path, capsys: pytest.CaptureFixture[str], model_of: ModelOf
+) -> None:
+    model = model_of(vocab_size=20)
+    for path in hugging_face.glob("pytorch_model*"):
+        path.unlink()
+    torch.save(model.state_dict(), hugging_face / "pytorch_model.bin")
+    config = hf.model_config(model.shape, "float32", None)
+    (hugging_face / "config.json").write_text(json.dumps(config))
+    for words in (["import", hugging_face, "-o", tmp_path / "hf"], ["generate", hugging_face, "alpha"]):
+        assert run(group, [str(word) for word in words]) == 1
+        message = capsys.readouterr().err
+        assert "another model's tokenizer: it has " in message
+        assert message.endswith(f"({hugging_face / 'tokenizer.json'})\n")
 
 
 def test_tensors_of_one_storage_become_two(tmp_path: Path, model_of: ModelOf) -> None:

@@ -212,6 +212,17 @@ def test_missing_keys_have_the_defaults_of_gpt_neox() -> None:
             {"train_data_paths": ["a", "b"], "train_data_weights": [1]},
             "train_data_weights is [1], expected 2",
         ),
+        ({"seq_length": -5}, "the order: seq-length must be at least 1, got -5"),
+        ({"seed": 2**32}, "the order: seed must be within 0 and 2^32 - 1"),
+        ({"min_lr": "1e999"}, 'min_lr is "1e999", expected a number'),
+        (
+            {"train_data_paths": ["a", "b"], "train_data_weights": ["1e999", 1]},
+            'train_data_weights is "1e999", expected a number',
+        ),
+        (
+            {"train_data_paths": ["a", "b"], "train_data_weights": [-1, 2]},
+            "the order: weights [-1.0, 2.0] must be at least 0",
+        ),
         (
             {"train_data_paths": ["a", "b"], "weight_by_num_documents": True},
             "weighted_sampler_alpha is missing",

@@ -56,6 +56,8 @@ def test_files_are_merged_and_hyphens_are_underscores(tmp_path: Path) -> None:
         ("a: !!timestamp x\n", "line 1 has a value that is no timestamp"),
         ("a: !!timestamp 2020-99-99\n", "line 1 has a value that is no timestamp"),
         ("a: !!set {x}\n", "line 1 has a value of type set"),
+        ('a: 1\nb: ["\\ud800x"]\n', "line 2 has text with half of a surrogate pair"),
+        ('"\\udfff": 1\n', "line 1 has text with half of a surrogate pair"),
         ("- 1\n", "expected keys and values"),
         ("", "expected keys and values"),
         ("{a: 1\n b: 2}\n", "line 2, column"),

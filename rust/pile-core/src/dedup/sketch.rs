@@ -19,14 +19,11 @@ use crate::{
     io::{GrowingFile, Scratch},
     progress::Progress,
     read::{BadRecordList, Block, Position, ShardSummary, Step, map_blocks},
-    text::names::number_of,
+    text::names::{MAX_SUBSETS, number_of, too_many_subsets},
 };
 
 /// Least bytes of the shingles of one document that the memory limit allows.
 const MIN_SHINGLE_BYTES: u64 = 64 << 20;
-
-/// Maximum number of subsets.
-const MAX_SUBSETS: usize = 1 << 16;
 
 /// A document in the file of its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,9 +333,9 @@ impl SketchSubsets {
         if let Some(number) = self.0.get(&name) {
             return Ok(*number);
         }
-        if names.len() == MAX_SUBSETS {
-            let what = "has a document of one more subset than the 65,536 that the shards may have";
-            return Err(Error::malformed(shard, what));
+        // One of the names is that of no subset.
+        if names.len() > MAX_SUBSETS {
+            return Err(too_many_subsets(shard));
         }
         let number = names.len() as u32;
         names.push(name.clone());

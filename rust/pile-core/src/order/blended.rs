@@ -1,12 +1,12 @@
 //! Samples of several orders, mixed by weight.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use rustc_hash::FxHashMap;
 
 use super::{
     Appearances, BlendArrays, IndexedSamples, Samples, appearances::report, build::array_path, npy,
-    npy::AnyArray, split::blend,
+    npy::AnyArray, split::blend, training_order::no_sample,
 };
 use crate::{
     Error, Result,
@@ -119,12 +119,45 @@ impl BlendedSamples {
 }
 
 impl BlendedSamples {
-    /// The documents of the part whose first document in the source is `first`. Each order has documents, so no two
-    /// parts have the same first one.
-    fn documents_of(&self, first: u64, source: &dyn TokenSource) -> std::ops::Range<u64> {
+    /// The part, and the position in its order, of the sample at a position of the blend.
+    fn sample_at(&self, position: u64) -> Result<(usize, u64)> {
+        let n = self.n_samples();
+        if position >= n {
+            return Err(no_sample(position, n));
+        }
+        let damaged = |index: &AnyArray, n: u64, what: &str| {
+            let what = format!("entry {position} is none of the {n} {what}: the index is damaged");
+            Error::malformed(index.path(), what)
+        };
+        let number = self
+            .dataset_index
+            .get(position, 0)
+            .map(|number| number as usize);
+        let Some((number, part)) = number.and_then(|n| Some((n, self.parts.get(n)?))) else {
+            return Err(damaged(
+                &self.dataset_index,
+                self.parts.len() as u64,
+                "datasets",
+            ));
+        };
+        let n_samples = part.samples.n_samples();
+        let sample = self
+            .sample_index
+            .get(position, 0)
+            .filter(|sample| *sample < n_samples);
+        let sample = sample
+            .ok_or_else(|| damaged(&self.sample_index, n_samples, "samples of its dataset"))?;
+        Ok((number, sample))
+    }
+
+    /// The documents of a part. Each order has documents, so no two parts have the same first one.
+    fn source_of<'a>(&self, part: &BlendPart, source: &'a dyn TokenSource) -> PartSource<'a> {
         let later = self.parts.iter().map(|part| part.first_document);
-        let end = later.filter(|other| *other > first).min();
-        first..end.unwrap_or(source.n_documents())
+        let end = later.filter(|other| *other > part.first_document).min();
+        PartSource {
+            source,
+            documents: part.first_document..end.unwrap_or(source.n_documents()),
+        }
     }
 
     /// Replaces positions in the parts' orders by positions in the blend, where a sample may have several or
@@ -142,10 +175,8 @@ impl BlendedSamples {
         }
         for position in 0..self.n_samples() {
             report(position, self.n_samples(), progress)?;
-            let number = self.dataset_index.get(position, 0);
-            if let Some((number, sample)) = number.zip(self.sample_index.get(position, 0))
-                && let Some(positions) = positions.get_mut(&(number as usize, sample))
-            {
+            let sample = self.sample_at(position)?;
+            if let Some(positions) = positions.get_mut(&sample) {
                 positions.push(position);
             }
         }
@@ -174,11 +205,11 @@ impl Samples for BlendedSamples {
         let mut parts = vec![0; queries.len()];
         for (number, part) in self.parts.iter().enumerate() {
             let first_document = part.first_document;
-            let documents = self.documents_of(first_document, source);
+            let part_source = self.source_of(part, source);
             let mut numbers = Vec::new();
             let mut of_part = Vec::new();
             for (query, span) in queries.iter().enumerate() {
-                if documents.contains(&span.document) {
+                if part_source.documents.contains(&span.document) {
                     parts[query] = number;
                     numbers.push(query as u64);
                     of_part.push(Span {
@@ -187,10 +218,6 @@ impl Samples for BlendedSamples {
                     });
                 }
             }
-            let part_source = PartSource {
-                source,
-                first_document,
-            };
             let found = part.samples.appearances(&of_part, &part_source, progress)?;
             let n_copies = found.n_copies.into_iter();
             all.n_copies
@@ -233,23 +260,9 @@ impl Samples for BlendedSamples {
     }
 
     fn spans(&self, position: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {
-        let part_and_sample = self
-            .dataset_index
-            .get(position, 0)
-            .zip(self.sample_index.get(position, 0));
-        let n = self.n_samples();
-        let (number, sample) = part_and_sample
-            .ok_or_else(|| Error::argument(format!("no sample {position}: the order has {n}")))?;
-        let part = self.parts.get(number as usize).ok_or_else(|| {
-            Error::argument(format!(
-                "sample {position} is of dataset {number}, the blend has {}",
-                self.parts.len()
-            ))
-        })?;
-        let part_source = PartSource {
-            source,
-            first_document: part.first_document,
-        };
+        let (part, sample) = self.sample_at(position)?;
+        let part = &self.parts[part];
+        let part_source = self.source_of(part, source);
         let mut spans = part.samples.spans(sample, &part_source)?;
         for span in &mut spans {
             span.document += part.first_document;
@@ -258,22 +271,21 @@ impl Samples for BlendedSamples {
     }
 }
 
-/// The documents of a source from a part's first document on, numbered from 0.
+/// The documents of a part, numbered from 0.
 struct PartSource<'a> {
     source: &'a dyn TokenSource,
-    first_document: u64,
+    /// Their range in the source.
+    documents: Range<u64>,
 }
 
 impl TokenSource for PartSource<'_> {
     fn n_documents(&self) -> u64 {
-        self.source
-            .n_documents()
-            .saturating_sub(self.first_document)
+        self.documents.end.saturating_sub(self.documents.start)
     }
 
     fn document_length(&self, document: u64) -> Result<u64> {
         self.source
-            .document_length(document.saturating_add(self.first_document))
+            .document_length(document.saturating_add(self.documents.start))
     }
 
     fn token_type(&self) -> crate::tokens::TokenType {
@@ -282,7 +294,7 @@ impl TokenSource for PartSource<'_> {
 
     fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize> {
         let shift = |span: &Span| Span {
-            document: span.document + self.first_document,
+            document: span.document + self.documents.start,
             ..*span
         };
         self.source

@@ -12,6 +12,7 @@ use super::{
     appearances::{self, SpanQueries, report},
     build::array_path,
     npy::AnyArray,
+    training_order::no_sample,
 };
 use crate::{
     Error, Result,
@@ -131,17 +132,31 @@ impl IndexedSamples {
     /// The sample at a position of the training order. If GPT-NeoX cannot read it and is to be followed, the
     /// sample it returns instead.
     fn sample_at(&self, position: u64) -> Result<u64> {
-        let n = self.shuffle_idx.n_rows();
-        let no_sample = || Error::argument(format!("no sample {position}: the order has {n}"));
-        let sample = self.shuffle_idx.get(position, 0).ok_or_else(no_sample)?;
+        let n = self.n_samples();
+        if position >= n {
+            return Err(no_sample(position, n));
+        }
+        let sample = self.shuffled(position)?;
         if !self.layout.as_gpt_neox || self.is_readable(sample) {
             return Ok(sample);
         }
         // The reference catches the error and returns `self[idx % len(self)]`. Its `len(self)` is one short
         // of the number of samples, and `idx` is already the sample of the shuffle index, which is thus
         // applied twice.
-        let again = sample % (n - 1).max(1);
-        self.shuffle_idx.get(again, 0).ok_or_else(no_sample)
+        self.shuffled(sample % (n - 1).max(1))
+    }
+
+    /// The sample at a position of the shuffle index, which has the position.
+    fn shuffled(&self, position: u64) -> Result<u64> {
+        let n = self.n_samples();
+        let sample = self
+            .shuffle_idx
+            .get(position, 0)
+            .filter(|sample| *sample < n);
+        sample.ok_or_else(|| {
+            let what = format!("entry {position} is none of its {n} samples: the index is damaged");
+            Error::malformed(self.shuffle_idx.path(), what)
+        })
     }
 
     /// Whether GPT-NeoX can read a sample: it takes the sample's last token from the entry at which the next sample
@@ -255,8 +270,8 @@ impl IndexedSamples {
         Ok(n.saturating_sub(start.token))
     }
 
-    /// Replaces sample numbers by positions in the training order. With `as_gpt_neox`, or a damaged shuffle
-    /// index, a sample may have several positions or none.
+    /// Replaces sample numbers by positions in the training order. With `as_gpt_neox`, or if the shuffle index lists a
+    /// sample twice, as a damaged one may, a sample may have several positions or none.
     fn to_training_order(
         &self,
         appearances: Vec<Appearance>,
@@ -272,8 +287,7 @@ impl IndexedSamples {
         for position in 0..n_samples {
             report(position, n_samples, progress)?;
             let sample = self.sample_at(position)?;
-            let word = is_needed.get((sample / 64) as usize);
-            if word.is_some_and(|word| word >> (sample % 64) & 1 == 1) {
+            if is_needed[(sample / 64) as usize] >> (sample % 64) & 1 == 1 {
                 positions.push((sample, position));
             }
         }

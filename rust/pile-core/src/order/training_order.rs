@@ -93,8 +93,7 @@ impl Samples for RowSamples {
 
     fn spans(&self, position: u64, _: &dyn TokenSource) -> Result<Vec<Span>> {
         if position >= self.n_rows {
-            let what = format!("no sample {position}: the order has {}", self.n_rows);
-            return Err(Error::argument(what));
+            return Err(no_sample(position, self.n_rows));
         }
         Ok(vec![Span {
             document: position,
@@ -102,6 +101,11 @@ impl Samples for RowSamples {
             length: self.row_length,
         }])
     }
+}
+
+/// The error of a position that the order does not have.
+pub(super) fn no_sample(position: u64, n_samples: u64) -> Error {
+    Error::argument(format!("no sample {position}: the order has {n_samples}"))
 }
 
 /// The samples that a model sees, in order, over a token source.

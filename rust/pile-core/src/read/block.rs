@@ -12,7 +12,7 @@ use super::{
     record::{utf8, without_marks},
     shard::{bad_record, too_long},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, text::names::MAX_SUBSET_BYTES};
 
 /// Consecutive whole records of one shard, with their position in it.
 #[derive(Debug)]
@@ -276,10 +276,6 @@ impl Block {
         Ok(())
     }
 }
-
-/// Bytes of the longest name of a subset. The names of all subsets, of which there may be 65,535, are held in memory
-/// and written to the manifest, whose size is limited too.
-const MAX_SUBSET_BYTES: usize = 255;
 
 /// A record that is not parsed yet.
 enum RawRecord<'a> {

@@ -58,6 +58,15 @@ struct GroupColumns {
     subset: Option<StringColumn>,
     /// Number of rows that are decoded together.
     n_rows: usize,
+    counted: CountedRows,
+}
+
+/// Counts the rows of a row group's column, and compares their number with that in the metadata. A job numbers the rows
+/// as this reader finds them, and the rewriter as the metadata say: both must be the same.
+pub(super) struct CountedRows {
+    group: usize,
+    n_expected: i64,
+    n_rows: u64,
 }
 
 /// A column of strings or nulls, and the rows that were decoded last.
@@ -181,12 +190,22 @@ impl ParquetReader {
                     .map(|(found, column)| open(found, column))
                     .transpose()?,
                 n_rows,
+                counted: self.count_rows(number),
             })
         })?;
         self.next_group += 1;
         self.columns = Some(columns);
         self.hash_group(number)?;
         Ok(true)
+    }
+
+    /// Counts the rows of a column of a row group.
+    pub(super) fn count_rows(&self, group: usize) -> CountedRows {
+        CountedRows {
+            group,
+            n_expected: self.reader.metadata().row_group(group).num_rows(),
+            n_rows: 0,
+        }
     }
 
     /// Opens a column of a row group. Also returns the number of rows that may be decoded together.
@@ -243,8 +262,10 @@ impl GroupColumns {
     /// Appends the texts of the next rows. Returns false if there are none.
     fn read(&mut self, found: &mut ColumnTexts) -> ParquetResult<bool> {
         let n = self.text.read(self.n_rows)?;
+        self.counted.add(n)?;
+        // After the last text there must be no subset.
         if let Some(subset) = &mut self.subset
-            && subset.read(n)? != n
+            && subset.read(n.max(1))? != n
         {
             return Err(ParquetError::General("columns of different lengths".into()));
         }
@@ -269,6 +290,20 @@ impl GroupColumns {
             });
         }
         Ok(n > 0)
+    }
+}
+
+impl CountedRows {
+    /// Counts `n` rows; 0 is the end of the column.
+    pub(super) fn add(&mut self, n: usize) -> ParquetResult<()> {
+        self.n_rows += n as u64;
+        if n > 0 || i64::try_from(self.n_rows) == Ok(self.n_expected) {
+            return Ok(());
+        }
+        Err(ParquetError::General(format!(
+            "row group {} has {} rows, {} by its metadata",
+            self.group, self.n_rows, self.n_expected
+        )))
     }
 }
 

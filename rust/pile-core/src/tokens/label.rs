@@ -32,7 +32,7 @@ use crate::{
     io::{self, Mapped},
     progress::Progress,
     read::{Block, Position, Rules, ShardSummary, Step, map_blocks},
-    text::names::number_of,
+    text::names::SubsetNames,
     tokenize::{Encoder, Tokenizer},
 };
 
@@ -219,7 +219,7 @@ struct Labels<'a> {
     path: &'a Path,
     out: BufWriter<File>,
     n_locations: u32,
-    subsets: Vec<String>,
+    subsets: SubsetNames,
     shards: Vec<LabelledShard>,
     n_texts: u64,
     n_bad_records: u64,
@@ -239,7 +239,7 @@ impl<'a> Labels<'a> {
             path,
             out: BufWriter::with_capacity(1 << 18, file),
             n_locations: 0,
-            subsets: Vec::new(),
+            subsets: SubsetNames::default(),
             shards: Vec::new(),
             n_texts: 0,
             n_bad_records: 0,
@@ -254,7 +254,8 @@ impl<'a> Labels<'a> {
                 self.n_bad_records += block.n_bad_records;
                 self.n_other_texts += block.n_texts - block.found.len() as u64;
                 let mut found = block.found.into_iter();
-                found.try_for_each(|found| self.assign(found))
+                let shard = &shards[self.shards.len()];
+                found.try_for_each(|found| self.assign(found, shard))
             }
             Step::EndOfShard(shard, summary) => {
                 self.shards.push(LabelledShard {
@@ -268,7 +269,7 @@ impl<'a> Labels<'a> {
     }
 
     /// Assigns a record to the next of the equal documents, unless all have one.
-    fn assign(&mut self, found: MatchedRecord) -> Result<()> {
+    fn assign(&mut self, found: MatchedRecord, shard: &Path) -> Result<()> {
         let n_before = self.n_records[found.slot];
         let n_equal = self.index.n_equal(found.slot);
         self.n_records[found.slot] = n_equal.min(n_before) + 1;
@@ -278,12 +279,12 @@ impl<'a> Labels<'a> {
         let document = self.index.document(found.slot + n_before as usize);
         self.location_of[document as usize] = self.n_locations;
         self.n_locations += 1;
-        let location = self.location(found);
+        let location = self.location(found, shard)?;
         let written = self.out.write_all(&to_bytes(location));
         written.map_err(|err| Error::io(self.path, err))
     }
 
-    fn location(&mut self, found: MatchedRecord) -> RecordLocation {
+    fn location(&mut self, found: MatchedRecord, shard: &Path) -> Result<RecordLocation> {
         let Position {
             record,
             byte_start,
@@ -291,14 +292,15 @@ impl<'a> Labels<'a> {
         } = found.position;
         let subset = found
             .subset
-            .map(|name| number_of(&name, &mut self.subsets) as u32);
-        RecordLocation {
+            .map(|name| self.subsets.number(&name, shard))
+            .transpose()?;
+        Ok(RecordLocation {
             shard: self.shards.len() as u32,
             record,
             byte_start,
             byte_length,
             subset,
-        }
+        })
     }
 
     /// Gives the first record to equal documents that are not as many as their records, and counts all documents.
@@ -347,7 +349,8 @@ impl<'a> Labels<'a> {
         };
         // Subsets were numbered as they appear in the shards; the file numbers them as they appear in the
         // documents, as the tokenize job does.
-        let mut new_numbers: Vec<Option<u32>> = vec![None; self.subsets.len()];
+        let subsets = self.subsets.into_names();
+        let mut new_numbers: Vec<Option<u32>> = vec![None; subsets.len()];
         let mut n_named = 0;
         let mut totals = Vec::new();
         for (location, document) in self.location_of.iter().map(location).zip(0..) {
@@ -362,7 +365,7 @@ impl<'a> Labels<'a> {
                     n_named += 1;
                     n_named - 1
                 });
-                &self.subsets[old as usize]
+                &subsets[old as usize]
             });
             count(&mut totals, name, n_tokens);
         }

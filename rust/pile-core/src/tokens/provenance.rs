@@ -21,10 +21,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::record_location::{BLOCK, LocationDecoder, LocationEncoder, RecordLocation};
-use crate::{Error, Result, io::Mapped, text::names::number_of};
+use crate::{
+    Error, Result,
+    io::Mapped,
+    text::names::{MAX_SUBSET_BYTES, MAX_SUBSETS, SubsetNames},
+};
 
 const MAGIC: &[u8; 8] = b"PILEPROV";
 const VERSION: u32 = 2;
+
+/// Maximum number of characters of a shard's path: Linux opens no longer one. Tables have a path in each row.
+const MAX_PATH_CHARACTERS: usize = 4096;
 
 /// A shard, and a range of documents that contains all of its documents. Documents of other shards may be in
 /// the range too.
@@ -111,6 +118,7 @@ impl Provenance {
             );
             return Err(Error::malformed(path, what));
         }
+        check_names(path, &header)?;
         let spans = header.shards.iter();
         if let Some(bad) = spans
             .clone()
@@ -320,6 +328,24 @@ fn read_header(path: &Path, json: &[u8]) -> Result<ProvenanceHeader> {
     serde_json::from_slice(json).map_err(fail)
 }
 
+/// Refuses names that no shard or subset has, and more subsets than a dataset has: the file may come from anyone.
+fn check_names(path: &Path, header: &ProvenanceHeader) -> Result<()> {
+    let n_subsets = header.subsets.len();
+    let longest = header.subsets.iter().map(String::len).max().unwrap_or(0);
+    let paths = header.shards.iter().map(|shard| shard.path.chars().count());
+    let longest_path = paths.max().unwrap_or(0);
+    let what = if n_subsets > MAX_SUBSETS {
+        format!("{n_subsets} subsets, expected at most {MAX_SUBSETS}")
+    } else if longest > MAX_SUBSET_BYTES {
+        format!("a subset's name of {longest} bytes, expected at most {MAX_SUBSET_BYTES}")
+    } else if longest_path > MAX_PATH_CHARACTERS {
+        format!("a path of {longest_path} characters, expected at most {MAX_PATH_CHARACTERS}")
+    } else {
+        return Ok(());
+    };
+    Err(Error::format(path, 16, what))
+}
+
 /// Writes a provenance file. `locations` are those of all `n_documents` documents, in order.
 ///
 /// # Errors
@@ -414,25 +440,25 @@ pub(super) struct MergedProvenance<'a> {
 /// are of unknown origin.
 ///
 /// # Errors
-/// Those of the writer; a damaged file.
+/// Those of the writer; a damaged file, or too many subsets.
 pub(super) fn write_merged(out: &mut impl Write, parts: &[MergedProvenance<'_>]) -> io::Result<()> {
-    let (mut shards, mut subsets, mut n_all) = (Vec::new(), Vec::new(), 0);
+    let (mut shards, mut subsets, mut n_all) = (Vec::new(), SubsetNames::default(), 0);
     // For each part, the new number of its first shard and the new numbers of its subsets.
     let mut renumbered = Vec::new();
     for part in parts {
         let first_shard = shards.len() as u32;
-        let (part_shards, names) = part
-            .provenance
-            .map_or((&[][..], &[][..]), |p| (p.shards(), p.subsets()));
-        shards.extend(part_shards.iter().map(|s| ShardSpan {
-            path: s.path.clone(),
-            first_document: n_all + s.first_document,
-            end_document: n_all + s.end_document,
-        }));
-        let names = names.iter();
-        let numbers: Vec<u32> = names
-            .map(|name| number_of(name, &mut subsets) as u32)
-            .collect();
+        let mut numbers = Vec::new();
+        if let Some(provenance) = part.provenance {
+            shards.extend(provenance.shards().iter().map(|s| ShardSpan {
+                path: s.path.clone(),
+                first_document: n_all + s.first_document,
+                end_document: n_all + s.end_document,
+            }));
+            for name in provenance.subsets() {
+                let number = subsets.number(name, provenance.file.path());
+                numbers.push(number.map_err(io::Error::other)?);
+            }
+        }
         renumbered.push((first_shard, numbers));
         n_all += part.n_documents;
     }
@@ -458,7 +484,7 @@ pub(super) fn write_merged(out: &mut impl Write, parts: &[MergedProvenance<'_>])
                 .map(move |location| location.map(|location| location.map(renumber)))
                 .chain((0..n_unknown).map(|_| Ok(None)))
         });
-    write_provenance(out, n_all, shards, subsets, locations)
+    write_provenance(out, n_all, shards, subsets.into_names(), locations)
 }
 
 #[cfg(test)]
@@ -626,5 +652,60 @@ mod tests {
         std::fs::write(&path, [&MAGIC[..], &length, header].concat()).unwrap();
         let message = Provenance::open(&path, 0).unwrap_err().to_string();
         assert!(message.contains("version 1, expected 2"), "{message}");
+    }
+
+    #[test]
+    fn names_have_the_limits_of_shards_and_subsets() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        let open = |shard: String, subsets: Vec<String>| {
+            let shard = ShardSpan {
+                path: shard,
+                first_document: 0,
+                end_document: 0,
+            };
+            let mut bytes = Vec::new();
+            write_provenance(&mut bytes, 0, vec![shard], subsets, []).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            Provenance::open(&path, 0).map(drop)
+        };
+        let names = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
+        open("\u{FFFD}".repeat(4096), names(65_535)).unwrap();
+        open(String::new(), vec!["x".repeat(255)]).unwrap();
+        for (shard, subsets, expected) in [
+            ("x".repeat(4097), vec![], "a path of 4097 characters"),
+            (String::new(), names(65_536), "65536 subsets"),
+            (
+                String::new(),
+                vec!["\u{e9}".repeat(128)],
+                "a subset's name of 256 bytes",
+            ),
+        ] {
+            let message = open(shard, subsets).unwrap_err().to_string();
+            assert!(
+                message.contains(expected) && message.contains("p"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn merged_datasets_have_no_more_subsets_than_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let names = (0..40_000).map(|i| format!("{name}{i}")).collect();
+            let (path, mut bytes) = (folder.path().join(name), Vec::new());
+            write_provenance(&mut bytes, 0, vec![], names, []).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            Provenance::open(&path, 0).unwrap()
+        };
+        let (a, b) = (open("a"), open("b"));
+        let part = |provenance| MergedProvenance {
+            n_documents: 0,
+            provenance: Some(provenance),
+        };
+        write_merged(&mut Vec::new(), &[part(&a), part(&a)]).unwrap();
+        let err = write_merged(&mut Vec::new(), &[part(&a), part(&b)]).unwrap_err();
+        assert!(err.to_string().contains("one more subset"), "{err}");
     }
 }

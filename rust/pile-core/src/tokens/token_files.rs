@@ -6,7 +6,9 @@
 
 use std::{
     borrow::Cow,
+    ffi::{OsStr, OsString},
     fs,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -25,25 +27,29 @@ pub struct TokenFiles {
 }
 
 /// The base of a shard's name, unless the file has an index of its own, as a part of a dataset has: it is then no shard.
-fn shard_base(path: &Path) -> Option<String> {
-    let name = name_of(path);
-    let (base, ..) = parse_name(&name)?;
-    (!path.with_extension("idx").exists()).then(|| base.to_owned())
+fn shard_base(path: &Path) -> Option<&OsStr> {
+    let (base, ..) = parse_name(name_of(path))?;
+    (!path.with_extension("idx").exists()).then_some(base)
 }
 
-/// Splits the name of a shard into its base, its number and the number of the last shard.
-fn parse_name(name: &str) -> Option<(&str, u64, u64)> {
-    let (rest, last) = name.strip_suffix(".bin")?.rsplit_once("-of-")?;
+/// Splits the name of a shard into its base, its number and the number of the last shard. The base may be any bytes: two
+/// of them may be the same text.
+fn parse_name(name: &OsStr) -> Option<(&OsStr, u64, u64)> {
+    let text = name.to_string_lossy();
+    let (rest, last) = text.strip_suffix(".bin")?.rsplit_once("-of-")?;
     let (base, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| text.len() >= 5 && text.bytes().all(|b| b.is_ascii_digit());
     if base.is_empty() || !digits(number) || !digits(last) {
         return None;
     }
+    // What follows the base is ASCII, which has as many bytes in the text as in the name.
+    let n_bytes = name.len() - (text.len() - base.len());
+    let base = OsStr::from_bytes(&name.as_bytes()[..n_bytes]);
     Some((base, number.parse().ok()?, last.parse().ok()?))
 }
 
-fn name_of(path: &Path) -> Cow<'_, str> {
-    path.file_name().unwrap_or_default().to_string_lossy()
+fn name_of(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }
 
 /// The prefix of the dataset to which a token file or shard belongs.
@@ -69,7 +75,7 @@ fn find(path: &Path) -> Result<Vec<PathBuf>> {
         let (shards, whole) = scan(path, None)?;
         return match (shards.as_slice(), whole.as_slice()) {
             ([], [one]) => Ok(vec![one.clone()]),
-            ([], []) => Err(Error::malformed(path, no_shards("NAME"))),
+            ([], []) => Err(Error::malformed(path, no_shards(OsStr::new("NAME")))),
             ([], _) => {
                 let what = format!("{} .bin files, expected one; name it", whole.len());
                 Err(Error::malformed(path, what))
@@ -79,9 +85,9 @@ fn find(path: &Path) -> Result<Vec<PathBuf>> {
     }
     // A missing shard or a broken link is an error that `scan` words from the names of the other shards.
     if let Some(base) = shard_base(path) {
-        let (shards, _) = scan(folder_of(path), Some(&base))?;
+        let (shards, _) = scan(folder_of(path), Some(base))?;
         return match shards.as_slice() {
-            [] => Err(Error::malformed(folder_of(path), no_shards(&base))),
+            [] => Err(Error::malformed(folder_of(path), no_shards(base))),
             _ => Ok(shards),
         };
     }
@@ -89,7 +95,7 @@ fn find(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     match find_prefix(path)?.as_slice() {
-        [] => Err(Error::malformed(folder_of(path), no_shards(&name_of(path)))),
+        [] => Err(Error::malformed(folder_of(path), no_shards(name_of(path)))),
         found => Ok(found.to_vec()),
     }
 }
@@ -100,13 +106,13 @@ fn find_prefix(prefix: &Path) -> Result<Vec<PathBuf>> {
     if whole.symlink_metadata().is_ok() {
         return Ok(vec![whole]);
     }
-    Ok(scan(folder_of(prefix), Some(&name_of(prefix)))?.0)
+    Ok(scan(folder_of(prefix), Some(name_of(prefix)))?.0)
 }
 
 /// A shard with the parts of its name. The order of the fields sorts the shards of one file by number.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct NamedShard {
-    base: String,
+    base: OsString,
     number: u64,
     last_number: u64,
     path: PathBuf,
@@ -116,14 +122,13 @@ struct NamedShard {
 ///
 /// # Errors
 /// The shards are of several files, or one is missing.
-fn scan(folder: &Path, base: Option<&str>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+fn scan(folder: &Path, base: Option<&OsStr>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let fail = |err| Error::io(folder, err);
     let mut found: Vec<NamedShard> = Vec::new();
     let mut whole = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        let name = name_of(&path);
-        match parse_name(&name) {
+        match parse_name(name_of(&path)) {
             Some((own, number, last_number)) if base.is_none_or(|base| base == own) => {
                 let base = own.to_owned();
                 found.push(NamedShard {
@@ -133,7 +138,7 @@ fn scan(folder: &Path, base: Option<&str>) -> Result<(Vec<PathBuf>, Vec<PathBuf>
                     path,
                 });
             }
-            None if name.ends_with(".bin") => whole.push(path),
+            None if name_of(&path).as_bytes().ends_with(b".bin") => whole.push(path),
             _ => {}
         }
     }
@@ -148,11 +153,11 @@ fn check_names(folder: &Path, found: &[NamedShard]) -> Result<()> {
     let Some(first) = found.first() else {
         return Ok(());
     };
-    let (name, last) = (&first.base, &first.last_number);
-    if let Some(other) = found.iter().find(|shard| shard.base != *name) {
+    let (name, last) = (first.base.to_string_lossy(), &first.last_number);
+    if let Some(other) = found.iter().find(|shard| shard.base != first.base) {
         return wrong(format!(
             "shards of two files, {name} and {}; name one of them",
-            other.base
+            other.base.to_string_lossy()
         ));
     }
     if let Some(other) = found.iter().find(|shard| shard.last_number != *last) {
@@ -167,14 +172,14 @@ fn check_names(folder: &Path, found: &[NamedShard]) -> Result<()> {
     }
     // Iterates over the shards that exist. The number of shards in a name is not trustworthy: it could be huge.
     if let Some((i, _)) = (0..).zip(&numbers).find(|(i, number)| i != *number) {
-        return wrong(missing(name, i, *last, numbers.len()));
+        return wrong(missing(&name, i, *last, numbers.len()));
     }
     match numbers.len() as u64 {
         n if n > last.saturating_add(1) => wrong(format!(
             "{name}: shard {} is beyond the last, {last}",
             n - 1
         )),
-        n if n <= *last => wrong(missing(name, n, *last, numbers.len())),
+        n if n <= *last => wrong(missing(&name, n, *last, numbers.len())),
         _ => Ok(()),
     }
 }
@@ -184,7 +189,8 @@ fn missing(name: &str, i: u64, last: u64, n_here: usize) -> String {
     format!("{name}-{i:05}-of-{last:05}.bin is missing, {n_here} of {n} shards are here")
 }
 
-fn no_shards(name: &str) -> String {
+fn no_shards(name: &OsStr) -> String {
+    let name = name.to_string_lossy();
     format!("no {name}.bin and no {name}-00000-of-000NN.bin here")
 }
 

@@ -20,6 +20,7 @@ use crate::{
     io::{self, GrowingFile, Mapped, Scratch},
     progress::Progress,
     read::{BadRecords, DEFAULT_MAX_RECORD, Position},
+    text::names::too_many_subsets,
 };
 
 /// The state of a job, saved after each shard.
@@ -198,7 +199,7 @@ impl DatasetWriter {
         u16::try_from(number)
             .ok()
             .filter(|number| *number != NO_SUBSET)
-            .ok_or_else(|| Error::malformed(shard, "more than 65,535 different subsets"))
+            .ok_or_else(|| too_many_subsets(shard))
     }
 
     /// Saves that a shard is finished. A job that resumes later does not read it again.

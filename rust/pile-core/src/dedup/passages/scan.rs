@@ -1,5 +1,7 @@
 //! Step 1: reads all shards, and writes the documents, the anchors and the ranges of periodic stretches.
 
+use std::path::Path;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
@@ -15,6 +17,7 @@ use crate::{
     Error, Result,
     progress::Progress,
     read::{Block, Position, ShardSummary, Step, map_blocks},
+    text::names::{MAX_SUBSETS, too_many_subsets},
 };
 
 /// A document of a block.
@@ -142,13 +145,13 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn add_block(&mut self, block: ScannedBlock) -> Result<()> {
+    fn add_block(&mut self, block: ScannedBlock, shard: &Path) -> Result<()> {
         let start = self.shard.end_position;
         let numbers: Vec<u64> = block
             .subsets
             .into_iter()
-            .map(|name| self.subset_number(name))
-            .collect();
+            .map(|name| self.subset_number(name, shard))
+            .collect::<Result<_>>()?;
         for document in block.documents {
             let subset = numbers[document.subset];
             let flag = if document.is_protected { PROTECTED } else { 0 };
@@ -179,15 +182,22 @@ impl Collector<'_> {
         Ok(())
     }
 
-    fn subset_number(&mut self, name: Option<String>) -> u64 {
+    fn subset_number(&mut self, name: Option<String>, shard: &Path) -> Result<u64> {
+        if let Some(number) = self.subsets.get(&name) {
+            return Ok(*number);
+        }
         let subsets = &mut self.store.state.subsets;
-        *self.subsets.entry(name).or_insert_with_key(|name| {
-            subsets.push(SubsetPassages {
-                name: name.clone(),
-                ..SubsetPassages::default()
-            });
-            subsets.len() as u64 - 1
-        })
+        // One of the names is that of no subset.
+        if subsets.len() > MAX_SUBSETS {
+            return Err(too_many_subsets(shard));
+        }
+        let number = subsets.len() as u64;
+        subsets.push(SubsetPassages {
+            name: name.clone(),
+            ..SubsetPassages::default()
+        });
+        self.subsets.insert(name, number);
+        Ok(number)
     }
 
     /// Saves the state after a shard if the buffer is half full, or after the last one: a run for each of many small
@@ -235,11 +245,8 @@ pub(super) fn scan_shards<S: UnitSplitter>(
     for path in &config.shards {
         let found = std::fs::metadata(path).map_err(|err| Error::io(path, err))?;
         if !found.is_file() {
-            let what = format!(
-                "{} is no regular file: passages are found by reading the shards twice",
-                path.display()
-            );
-            return Err(Error::argument(what));
+            let what = "no regular file, and passages are found by reading each shard twice";
+            return Err(Error::malformed(path, what));
         }
     }
     let first = store.state.shards.len();
@@ -276,7 +283,10 @@ pub(super) fn scan_shards<S: UnitSplitter>(
         progress,
         |worker, block| scan_block(worker, block, config, &protected_texts),
         |step| match step {
-            Step::Block(block) => collector.add_block(block),
+            Step::Block(block) => {
+                let n_read = collector.store.state.shards.len() + collector.unsaved.len();
+                collector.add_block(block, &config.shards[n_read])
+            }
             Step::EndOfShard(number, summary) => collector.end_shard(number, summary, config),
         },
     )?;

@@ -325,6 +325,29 @@ fn no_shards_have_no_passages() {
 }
 
 #[test]
+fn the_number_of_subsets_is_limited() {
+    let folder = tempfile::tempdir().unwrap();
+    // Names are compared within a block, so a large one of distinct names takes long.
+    let shards = (0..66).map(|shard| {
+        let line = |i: usize| {
+            let name = i.min(65_536);
+            format!("{{\"text\": \"\", \"meta\": {{\"pile_set_name\": \"{name}\"}}}}\n")
+        };
+        let path = folder.path().join(format!("{shard}.jsonl"));
+        let lines: String = (1000 * shard..1000 * (shard + 1)).map(line).collect();
+        std::fs::write(&path, lines).unwrap();
+        path
+    });
+    let shards: Vec<PathBuf> = shards.collect();
+    find(&config(folder.path(), shards[..65].to_vec(), 100)).unwrap();
+    let mut all = config(folder.path(), shards, 100);
+    all.folder = folder.path().join("all");
+    let err = find(&all).unwrap_err();
+    assert!(err.to_string().contains("one more subset"), "{err}");
+    assert!(err.to_string().contains("65.jsonl"), "{err}");
+}
+
+#[test]
 fn arguments_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let err = find(&config(folder.path(), Vec::new(), 31)).unwrap_err();
@@ -334,5 +357,8 @@ fn arguments_are_checked() {
     );
     let shards = vec![PathBuf::from("/dev/null")];
     let err = find(&config(folder.path(), shards, 100)).unwrap_err();
-    assert!(err.to_string().contains("no regular file"), "{err}");
+    assert!(
+        err.to_string().contains("no regular file") && err.to_string().ends_with("(/dev/null)"),
+        "{err}"
+    );
 }

@@ -39,7 +39,7 @@ use crate::{
     Error, Result,
     io::GrowingFile,
     read::{
-        parquet::{ParquetReader, guarded},
+        parquet::{CountedRows, ParquetReader, guarded},
         record::utf8,
         record_edit::cut_text,
     },
@@ -241,6 +241,7 @@ impl GroupRewriter<'_> {
                     writer: writer.as_mut().map(|writer| writer.typed::<$type>()),
                     described,
                     n_rows,
+                    counted: self.reader.count_rows(self.number),
                     changes: self.changes,
                 }
                 .run($edit)
@@ -290,6 +291,7 @@ struct ColumnCopier<'a, 'b, T: DataType> {
     described: &'a ColumnDescriptor,
     /// Number of rows that are decoded together.
     n_rows: usize,
+    counted: CountedRows,
     changes: &'a RowChanges<'a>,
 }
 
@@ -325,6 +327,7 @@ where
                 Some(&mut rep),
                 &mut values,
             )?;
+            self.counted.add(n)?;
             if n == 0 {
                 return Ok(());
             }
