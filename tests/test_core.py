@@ -393,6 +393,9 @@ def test_arguments_that_do_not_fit_each_other_are_refused(
         settings = dataclasses.replace(counting(tmp_path), lengths=lengths)
         with pytest.raises(ConfigError, match="one length"):
             _core.token_ngrams(dataset, settings, False)
+    subsets = dataset.subset_numbers(np.arange(n))
+    with pytest.raises(ConfigError, match="18446744073709551615 subsets"):
+        _core.order_mixture(objects["order"], subsets, 2**64 - 1, 10, 5, 1)
     for n_columns in (0, 2, 5):
         table = np.zeros((1, n_columns), dtype=np.int64)
         with pytest.raises(ConfigError, match=f"{n_columns} columns, expected 3"):

@@ -107,6 +107,23 @@ def test_documents_come_with_their_origin(dataset: Path, shards: Path) -> None:
         tokens.origin(len(tokens))
 
 
+def test_subsets_of_documents_in_any_order(dataset: Path) -> None:
+    """Those that follow each other are decoded together."""
+    tokens = TokenDataset(dataset)
+    origins = tokens.origins()
+    assert origins is not None
+    everything, source = np.arange(len(tokens)), np.random.default_rng(3)
+    for documents in (
+        *(everything, everything[::-1], everything[::3], np.repeat(everything, 2)),
+        *(source.integers(0, len(tokens), 500), np.tile(everything, 300)),
+    ):
+        assert np.array_equal(tokens.subset_numbers(documents), origins["subset"][documents])
+    for wrong, message in ((-1, "numbers start at 0"), (len(tokens), "no document")):
+        for documents in ([wrong], [*everything, wrong], [*np.tile(everything, 300), wrong]):
+            with pytest.raises(ConfigError, match=message):
+                tokens.subset_numbers(np.array(documents, dtype=np.int64))
+
+
 def test_a_dataset_of_another_tool_has_unknown_origins(golden: Path) -> None:
     tokens = TokenDataset(golden / "dataset" / "mini_eod_text_document")
     assert not tokens.has_provenance

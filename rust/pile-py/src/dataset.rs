@@ -8,7 +8,10 @@ use std::{
 };
 
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
-use pile_core::tokens::{self, TokenSource, TokenType};
+use pile_core::{
+    progress::Progress,
+    tokens::{self, TokenSource, TokenType},
+};
 use pyo3::{
     exceptions::{PyIndexError, PyMemoryError, PyTypeError},
     prelude::*,
@@ -19,8 +22,11 @@ use pyo3::{
 use crate::{
     errors::BindError,
     mapped::{MappedFile, numpy_bytes},
-    progress::detached,
+    progress::{detached, watch},
 };
+
+/// Documents from which on a call takes long enough to be interrupted.
+const WATCHED: usize = 1 << 16;
 
 /// A dataset in GPT-NeoX's format: `PREFIX.bin` and `PREFIX.idx`, memory-mapped.
 ///
@@ -364,14 +370,18 @@ impl TokenDataset {
         &self,
         py: Python<'py>,
         documents: PyReadonlyArray1<'py, i64>,
-    ) -> Result<Bound<'py, PyArray1<i32>>, BindError> {
+    ) -> PyResult<Bound<'py, PyArray1<i32>>> {
         let documents = documents.as_array();
-        let numbers = documents
-            .iter()
-            .map(|document| self.inner.subset_number(*document));
-        Ok(numbers
-            .collect::<pile_core::Result<Vec<i32>>>()?
-            .into_pyarray(py))
+        let of = |progress: &Progress| {
+            self.inner
+                .subset_numbers(documents.iter().copied(), progress)
+        };
+        // A thread costs more than the numbers of a batch.
+        let numbers = match documents.len() < WATCHED {
+            true => of(&Progress::default()).map_err(BindError::from)?,
+            false => watch(py, None, of)?,
+        };
+        Ok(numbers.into_pyarray(py))
     }
 
     /// Checks the whole index against the tokens.

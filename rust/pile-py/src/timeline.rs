@@ -249,24 +249,28 @@ pub fn order_mixture<'py>(
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Table<'py>> {
     let numbers = subset_numbers.as_slice()?;
+    // One kind more than there are subsets, for documents of an unknown subset.
+    let n_kinds = n_subsets.checked_add(1).ok_or_else(|| {
+        let what = format!("{n_subsets} subsets: there are fewer");
+        BindError::from(Error::argument(what))
+    })?;
     let n_tokens = watch(py, on_progress, |progress| {
         let kind_of = |document: u64| {
             let number = numbers.get(document as usize).copied();
             let number = number.and_then(|number| usize::try_from(number).ok());
             Ok(number.filter(|n| *n < n_subsets).unwrap_or(n_subsets))
         };
-        // One kind more than there are subsets, for documents of an unknown subset.
         let config = MixtureConfig {
             n_samples,
             n_inputs: order.seq_length(),
             interval_samples,
-            n_kinds: n_subsets + 1,
+            n_kinds,
             n_threads,
         };
         timeline::mixture(&order.inner, config, kind_of, progress)
     })?;
-    let n_intervals = n_tokens.len() / (n_subsets + 1);
+    let n_intervals = n_tokens.len() / n_kinds;
     column(py, n_tokens)
-        .reshape([n_intervals, n_subsets + 1])
+        .reshape([n_intervals, n_kinds])
         .map_err(|err| BindError::from(Error::argument(err.to_string())).into())
 }

@@ -15,7 +15,11 @@ use super::{
 use crate::{
     Error, Result,
     io::{Mapped, ReplacementCheck, with_suffix},
+    progress::Progress,
 };
+
+/// Documents between two checks for a stop.
+const STOP_INTERVAL: usize = 1 << 16;
 
 /// A dataset in GPT-NeoX's format, memory-mapped: `PREFIX.idx`, `PREFIX.bin` or its shards
 /// `PREFIX-000NN-of-000MM.bin`, and `PREFIX.provenance` if it exists.
@@ -215,18 +219,42 @@ impl TokenDataset {
         self.provenance.as_ref()
     }
 
-    /// Index of a document's subset in [`Provenance::subsets`]; -1 if it has none or is unknown.
+    /// Indices of documents' subsets in [`Provenance::subsets`]; -1 for none or an unknown one. Documents that follow each
+    /// other are decoded once. `progress` does not advance.
     ///
     /// # Errors
-    /// No such document, or a damaged provenance file.
-    pub fn subset_number(&self, document: i64) -> Result<i32> {
-        let number = u64::try_from(document)
-            .map_err(|_| Error::argument(format!("no document {document}: numbers start at 0")))?;
-        self.check_document(number)?;
-        let Some(provenance) = &self.provenance else {
-            return Ok(-1);
-        };
-        Ok(provenance.subset_number(number)?.map_or(-1, |i| i as i32))
+    /// No such document, a damaged provenance file, or a stop.
+    pub fn subset_numbers(
+        &self,
+        documents: impl Iterator<Item = i64>,
+        progress: &Progress,
+    ) -> Result<Vec<i32>> {
+        let mut numbers = Vec::with_capacity(documents.size_hint().0);
+        // The locations of the documents from `next` on.
+        let (mut locations, mut next) = (None, 0);
+        for document in documents {
+            if numbers.len().is_multiple_of(STOP_INTERVAL) {
+                progress.advance(0)?;
+            }
+            let document = u64::try_from(document).map_err(|_| {
+                Error::argument(format!("no document {document}: numbers start at 0"))
+            })?;
+            self.check_document(document)?;
+            let location = match &self.provenance {
+                None => None,
+                Some(provenance) => {
+                    if locations.is_none() || document != next {
+                        locations = Some(provenance.locations(document, u64::MAX));
+                    }
+                    next = document + 1;
+                    let found = locations.as_mut().and_then(Iterator::next);
+                    found.unwrap_or(Ok(None))?
+                }
+            };
+            let subset = location.and_then(|location| location.subset);
+            numbers.push(subset.map_or(-1, |subset| subset as i32));
+        }
+        Ok(numbers)
     }
 
     /// A digest that distinguishes datasets in constant time: see [`fingerprint`].

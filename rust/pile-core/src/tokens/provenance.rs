@@ -262,16 +262,6 @@ impl Provenance {
         Ok(columns)
     }
 
-    /// Number of a document's subset in [`Self::subsets`].
-    ///
-    /// # Errors
-    /// No such document, or a damaged file.
-    pub fn subset_number(&self, document: u64) -> Result<Option<u32>> {
-        Ok(self
-            .location(document)?
-            .and_then(|location| location.subset))
-    }
-
     /// The origin of a document; `None` if it is unknown.
     ///
     /// # Errors
