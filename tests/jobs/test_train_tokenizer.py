@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -142,6 +143,17 @@ def test_another_tokenizer_with_the_same_manifest_is_not_this_one(tmp_path: Path
                 run(found, tmp_path / two, config, threads=1, force=force)
         assert (tmp_path / one).exists()
         assert not (tmp_path / two).exists()
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.JSONL", "x.json.gz", "x.parquet"])
+def test_a_tokenizer_is_no_shard_of_the_next_run(tmp_path: Path, shards: Path, name: str) -> None:
+    shutil.copytree(shards, tmp_path / "shards")
+    found, config = find_shards([tmp_path / "shards"]), TrainTokenizerConfig(vocab_size=300)
+    with pytest.raises(ConfigError, match="where the next run would read it"):
+        run(found, tmp_path / "shards" / name, config, threads=1)
+    assert not (tmp_path / "shards" / name).exists()
+    for output in (tmp_path / "shards" / "x.json", tmp_path / name):
+        run(found, output, config, threads=1)
 
 
 def test_progress_shows_bytes_then_merges(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -10,7 +10,7 @@ from pile_tools import _core, manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.read.shards import RecordConfig, entries, has_stream
+from pile_tools.read.shards import RecordConfig, entries, has_stream, is_shard_name, refuse_output_within
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.types import OnProgress
 
@@ -79,10 +79,14 @@ def run(
         on_progress: Called with the compressed bytes read plus the merges made.
 
     Raises:
+        ConfigError: The next run would read the output as one of the shards.
         OutputExistsError: The output was made from other inputs or settings and `force` is off.
         FormatError: A shard is damaged; the message names shard and byte.
         OSError: A file cannot be read or written.
     """
+    # A `.json` file is known by its content.
+    if is_shard_name(output.name) and output.suffix.lower() != ".json":
+        refuse_output_within(shards, output)
     inputs = entries(shards, output.parent)
     passed_over = shards_summary(shards, output.parent)
     settings = {
