@@ -286,7 +286,7 @@ def write_file(
                 with path.open("wb") as stream, temporary.open("rb") as made:
                     shutil.copyfileobj(made, stream)
         return
-    _refuse_name(path)
+    refuse_name(path)
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
     refuse_in_scratch(scratch, inputs)
     _refuse_mounted(path.parent, scratch)
@@ -355,14 +355,16 @@ def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
 def refuse_page(path: Path, inputs: Iterable[Path] = ()) -> None:
     """Raises the error of `write_page` for an existing file, before the page's contents are computed."""
     if not is_stream(path):
-        _refuse_name(path)
+        refuse_name(path)
         is_ours = files.is_regular(path) and _has_page_mark(first_bytes(path))
         _refuse(path, {}, None, force=is_ours, or_else=_OTHER_NAME)
         _refuse_input_or_part(path, inputs)
 
 
-def _refuse_name(path: Path) -> None:
-    """Raises ConfigError or OutputExistsError for a path at which no single file is published."""
+def refuse_name(path: Path) -> None:
+    """Raises ConfigError or OutputExistsError for a path at which no single file is written."""
+    if is_stream(path):
+        return
     _refuse_reserved([path.name])
     _refuse_no_folder(path.parent)
     _refuse_scratch(path.parent)

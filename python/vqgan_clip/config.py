@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from pile_tools.errors import ConfigError
 
+#: The name of the small VQGAN and CLIP of this package.
+TOY = "toy"
+
 OPTIMIZERS = ("adam", "adamw", "adagrad", "adamax", "nadam", "radam", "rmsprop")
 
 #: The augmentations, in the order in which they are applied.

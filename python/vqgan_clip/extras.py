@@ -73,7 +73,8 @@ class Extras:
     ) -> None:
         """Raises ConfigError if an output would replace an input or another output, or become an input.
 
-        `would_read` tells whether a file at a path would be read by the next run.
+        `would_read` tells whether a file at a path would be read by the next run. Raises as
+        `publish.refuse_name` for a path at which no file is written.
         """
         # By path without links, and by device and inode, as a folder may be mounted twice.
         seen: dict[object, str] = {}
@@ -90,6 +91,8 @@ class Extras:
                 raise ConfigError(f"has the name of a frame in --frames; give another folder ({path})")
             if name:
                 seen |= dict.fromkeys(keys, name)
+        for path in outputs.values():
+            publish.refuse_name(path)
         frame = {} if self.frames is None else {"--frames": self.frames / frame_name(0)}
         for name, path in {**outputs, **frame}.items():
             if would_read(path):

@@ -14,9 +14,10 @@ from pile_tools.devices import check_device
 from pile_tools.errors import ConfigError
 from vqgan_clip import clips
 from vqgan_clip.clips import Clip
+from vqgan_clip.config import TOY
 from vqgan_clip.toy import stored
 from vqgan_clip.vqgan import Vqgan
-from vqgan_clip.weights import TOY, load_weights
+from vqgan_clip.weights import load_weights
 
 
 @dataclass(frozen=True)

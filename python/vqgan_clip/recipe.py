@@ -12,7 +12,7 @@ from pile_tools import config as configs
 from pile_tools import files, manifest
 from pile_tools.checked import is_utf8
 from pile_tools.errors import ConfigError
-from vqgan_clip.config import GuidanceConfig
+from vqgan_clip.config import TOY, GuidanceConfig
 from vqgan_clip.prompts import MAX_PROMPTS, parse_prompt, parse_prompts
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class Recipe:
     def would_read(self, path: Path) -> bool:
         """Whether a file that is made at `path` would be one of a network's files for the next run."""
         for name in (self.weights, *self.clip):
-            given = _network_path(name)
+            if (given := _network_path(name)) is None:
+                continue
             folder = given if given.is_dir() else given.parent
             is_there = given.exists() and path.parent.is_dir() and path.parent.samefile(folder)
             if is_there and (given.is_dir() or path.name.startswith(given.stem + ".")):
@@ -141,14 +142,16 @@ class Recipe:
             start=self.start if self.start in STARTS else path(self.start),
             image=path(self.image) if self.image else None,
             mask=path(self.mask) if self.mask else None,
-            weights=self.weights if self.weights == "toy" else name(self.weights),
-            clip=tuple(text if text == "toy" else name(text) for text in self.clip),
+            weights=self.weights if self.weights == TOY else name(self.weights),
+            clip=tuple(text if text == TOY else name(text) for text in self.clip),
         )
 
 
 def _network_files(name: str) -> Iterator[Path]:
     """The files that the name of weights or of a CLIP model may read; none for a name that is no path."""
     path = _network_path(name)
+    if path is None:
+        return
     if path.is_dir():
         yield from (found for found in path.iterdir() if found.is_file())
     elif path.is_file():
@@ -156,7 +159,10 @@ def _network_files(name: str) -> Iterator[Path]:
         yield from path.parent.glob(f"{glob.escape(path.stem)}.*")
 
 
-def _network_path(name: str) -> Path:
+def _network_path(name: str) -> Path | None:
+    """The path that the name of a network may be; None for the one that comes with the program."""
+    if name == TOY:
+        return None
     return Path(name.rpartition(":")[2] if name.startswith("open_clip:") else name)
 
 

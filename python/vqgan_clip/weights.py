@@ -21,14 +21,13 @@ from torch import Tensor
 
 from pile_tools import checked, files
 from pile_tools.errors import ConfigError, FormatError, VerifyError, first_line
+from vqgan_clip.config import TOY
 from vqgan_clip.layouts import Layout, diffusers_layout, taming_layout
 from vqgan_clip.pickles import pickled_tensors
 from vqgan_clip.vqgan import Vqgan, empty_vqgan
 
-#: The name of the small model of this package.
-TOY = "toy"
 _TOY_FOLDER = Path(__file__).parent / "toy" / "weights"
-#: Its checkpoint and config, in taming's layout.
+#: The checkpoint and config of `TOY`, in taming's layout.
 TOY_FILE = _TOY_FOLDER / "vqgan.safetensors"
 
 #: Checkpoints of taming's layout; a folder's first kind is read.

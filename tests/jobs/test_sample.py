@@ -150,6 +150,16 @@ def test_other_settings_need_force(tmp_path: Path) -> None:
     assert sorted(_bytes(tmp_path / "out")) == ["00.jsonl.zst", "01.jsonl.zst", "manifest.json"]
 
 
+def test_a_finished_sample_beside_other_files_is_finished(tmp_path: Path) -> None:
+    """Our own plots and tokenizers may be among them."""
+    config = SampleConfig(megabytes=0.05, shards=1)
+    sample.run(config, tmp_path / "out")
+    (tmp_path / "out" / "page.html").touch()
+    assert not sample.run(config, tmp_path / "out")[1]
+    with pytest.raises(OutputExistsError):
+        sample.run(SampleConfig(megabytes=0.06, shards=1), tmp_path / "out")
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, force: bool) -> None:
     (tmp_path / "out").mkdir()

@@ -216,6 +216,20 @@ def test_no_output_is_among_the_files_of_the_networks(here: Path, option: str, g
     assert not any(path.is_file() for path in here.rglob("*.png"))
 
 
+def test_a_folder_named_as_our_own_weights_is_none_of_theirs(here: Path) -> None:
+    Path("toy").mkdir()
+    words = ["generate", "red", *QUICK, "-o", "toy/a.png", "--state", "toy/state", "--frames", "toy"]
+    assert Done(*words).code == 0
+    done = Done(*words)
+    assert (done.code, "finished already" in done.out) == (0, True), done.err
+
+
+def test_no_output_is_in_the_scratch_folder_of_another(here: Path) -> None:
+    done = Done(*RED, "--state", "s", "--preview", "s.partial/p.png")
+    assert (done.code, "has the name of a scratch folder" in done.error) == (2, True), done.err
+    assert list(here.iterdir()) == []
+
+
 def test_no_input_is_a_frame(here: Path) -> None:
     assert Done(*RED, "--frames", "f").code == 0
     before = contents(here)

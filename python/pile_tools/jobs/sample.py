@@ -96,12 +96,14 @@ def run(
     """
     request = manifest.Request("shards", {**settings(config), "python": platform.python_version()})
     target = Target.of(folder / MANIFEST_FILE)
-    _refuse_foreign_files(target, set(_names(config)) if force else set())
+    or_else = ", another folder keeps both"
+    if manifest.finished(target.manifest, request, force=force, or_else=or_else) is None:
+        _refuse_foreign_files(target, set(_names(config)) if force else set())
 
     def build(partial: Path) -> Built:
         return _fill(partial, config, on_progress)
 
-    return publish.make(target, request, build, force=force, or_else=", another folder keeps both")
+    return publish.make(target, request, build, force=force, or_else=or_else)
 
 
 def take(
