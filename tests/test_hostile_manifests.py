@@ -198,7 +198,16 @@ def _changed(text: str, path: tuple[Any, ...], change: Callable[[Any, Any], None
     for key in path[:-1]:
         parent = parent[key]
     change(parent, path[-1])
+    _sign(values)
     return json.dumps(values).encode()
+
+
+def _sign(values: Any) -> None:
+    """Makes the checksum of a manifest right again, as whoever changed it could."""
+    if isinstance(values, dict) and "checksum" in values:
+        values["checksum"] = fingerprint(
+            {name: value for name, value in values.items() if name != "checksum"}
+        )
 
 
 def _remove(parent: Any, key: Any) -> None:
@@ -302,6 +311,7 @@ def _special(folder: Path) -> list[Path]:
 def _edit(path: Path, change: Callable[[Any], None]) -> None:
     values = json.loads(path.read_text())
     change(values)
+    _sign(values)
     path.write_text(json.dumps(values))
 
 

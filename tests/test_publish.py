@@ -910,11 +910,13 @@ def test_an_artifact_of_another_kind_with_other_files_stays(tmp_path: Path, forc
         publish.make(target(tmp_path), Request("another", {}), build, force=force, names=["x.json"])
     assert tree(tmp_path) == before
     assert not (tmp_path / "x.partial").exists()
-    # Nor does another of the same kind, a tokenizer `x` say, count as this one.
-    request = Request("test", {"request": "a"})
-    with pytest.raises(ConfigError, match=r"manifest of other files, such as x\.a"):
-        publish.make(target(tmp_path), request, build, force=force, names=["x.json"])
-    assert tree(tmp_path) == before
+    # Nor does another file of the same kind, a tokenizer `x` say, count as this one.
+    one, request = tmp_path / "one", Request("test", {"request": "a"})
+    make(one, {"x": "1"})
+    with pytest.raises(ConfigError, match="manifest of other files, such as x;"):
+        publish.make(target(one), request, build, force=force, names=["x.json"])
+    assert sorted(tree(one)) == ["x", "x.manifest.json"]
+    shutil.rmtree(one)
     # The files are those of the new one: the user has named them.
     publish.make(target(tmp_path), Request("another", {}), build, force=True, names=["x.json", "x.a", "x.b"])
     assert sorted(tree(tmp_path)) == ["x.json", "x.manifest.json"]

@@ -132,12 +132,12 @@ class _Input(click.Path):
 
     def __init__(self, kind: click.Path) -> None:
         super().__init__(path_type=kind.type)
-        self._kind = kind
+        self.kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not os.fspath(value):
             self.fail("the path is empty.", param, ctx)
-        return self._kind.convert(value, param, ctx)
+        return self.kind.convert(value, param, ctx)
 
 
 class _Output(click.Path):

@@ -633,8 +633,9 @@ def _refuse_other_names(target: Target, kind: str, names: Sequence[str]) -> None
     if is_folder or (old := _read_whole(target.manifest)) is None:
         return
     others = [entry["path"] for entry in old.outputs if entry["path"] not in names]
-    shares_none = bool(names) and len(others) == len(old.outputs)
-    if others and (old.kind != kind or shares_none):
+    # Of an artifact of several files, names may depend on settings.
+    is_other_file = len(names) == len(old.outputs) == len(others) == 1
+    if others and (old.kind != kind or is_other_file):
         what = f"is the manifest of other files, such as {others[0]}"
         raise ConfigError(f"{what}; give another name ({target.manifest})")
 

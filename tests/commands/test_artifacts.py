@@ -86,15 +86,20 @@ def arguments() -> list[tuple[str, str, str]]:
         for name in names:
             for parameter in command_of(program, name).params:
                 takes_folder = parameter.name == "checkpoints" and "DIR" in str(parameter.metavar)
-                if isinstance(parameter.type, artifacts.Artifact) or takes_folder:
+                if artifact_of(parameter) is not None or takes_folder:
                     found.append((program, name, str(parameter.name)))
     return found
 
 
+def artifact_of(parameter: click.Parameter) -> artifacts.Artifact | None:
+    """The type of a parameter that takes an artifact, without the check that the path is not empty."""
+    kind = getattr(parameter.type, "kind", parameter.type)
+    return kind if isinstance(kind, artifacts.Artifact) else None
+
+
 def kinds_of(parameter: click.Parameter) -> tuple[str, ...]:
-    if isinstance(parameter.type, artifacts.Artifact):
-        return parameter.type._kinds
-    return ("run",)
+    kind = artifact_of(parameter)
+    return ("run",) if kind is None else kind._kinds
 
 
 def line(program: str, name: str, tested: str, path: str) -> list[str]:
@@ -102,7 +107,7 @@ def line(program: str, name: str, tested: str, path: str) -> list[str]:
     words, options = [program, *name.split()], []
     for parameter in command_of(program, name).params:
         kinds = kinds_of(parameter)
-        is_artifact = isinstance(parameter.type, artifacts.Artifact)
+        is_artifact = artifact_of(parameter) is not None
         if parameter.name != tested and not (is_artifact and parameter.required):
             continue
         value = path if parameter.name == tested else GIVEN[kinds[0]]

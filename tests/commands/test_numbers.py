@@ -57,7 +57,6 @@ def test_no_range_in_the_help_is_cut_by_the_common_limit() -> None:
         ["tokenize", "x", "-o", "y", "--tokenizer", "z", "--part", "１/２"],
         ["tokenize", "x", "-o", "y", "--tokenizer", "z", "--max-record", "1_0GiB"],
         ["when", "x", "a", "--steps", "０:２"],
-        ["when", "x", "a", "--checkpoints", "1_0"],
         ["when", "x", "--ids", "５"],
         ["export", "x", "--steps", "0:²", "-o", "y.csv"],
         ["order", "x", "y", "--weights", "1_0,2", "--seq-length", "4", "--samples", "4"],

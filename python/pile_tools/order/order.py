@@ -172,6 +172,10 @@ class Order:
             return [*files, datasets.entry(self.dataset, folder)]
         return [{**entry, "path": manifest.relative(self.path, folder)}]
 
+    def __getstate__(self) -> dict[str, object]:
+        """All but what is cached: datasets do not pickle, and are opened again."""
+        return {name: value for name, value in self.__dict__.items() if name != "dataset"}
+
     @functools.cached_property
     def dataset(self) -> Documents:
         """The documents that the samples are made of; for rows, the rows themselves.
