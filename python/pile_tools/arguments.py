@@ -28,7 +28,7 @@ _HUGE_NUMBER = re.compile(r"\d{19}")
 #: Other digits than 0 to 9, and separators within a number.
 _NOT_PLAIN = re.compile(r"[^\x00-\x7f]|_")
 
-#: Parameters that take a text, which may look like a number.
+#: Parameters that take a text or a name, which may look like a number.
 _TEXTS = {
     *("eod", "special_tokens", "text_field"),
     *("checkpoints", "name", "pairs", "task"),

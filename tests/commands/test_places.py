@@ -87,7 +87,7 @@ def copied(world: World, tmp_path: Path) -> World:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_same_command_finds_its_output_wherever_it_is(copied: World, line: str) -> None:
     folder, before = copied.folder, contents(copied.folder)
-    every = [f"{place}/{name}{suffix}" for place in FOLDERS for name in NAMES for suffix in COMMANDS[line]]
+    every = [f"{parent}/{name}{suffix}" for parent in FOLDERS for name in NAMES for suffix in COMMANDS[line]]
     for output in random.Random(line).sample(every, min(N_TRIED, len(every))):
         words = line.format(output).split()
         first = copied.call(*words)

@@ -60,10 +60,9 @@ def _prefixes(path: Path, output: Path | None) -> list[Path]:
     """The prefixes of the datasets at one path, without that of the output if it is a folder."""
     if not path.is_dir():
         return [_prefix(path)]
-    own = output is not None and output.parent.is_dir() and output.parent.samefile(path)
-    left_out = output.name if own and output is not None else None
     prefixes = [index.with_suffix("") for index in sorted(path.glob("*.idx"), key=os.fsencode)]
-    prefixes = [prefix for prefix in prefixes if prefix.name != left_out]
+    if output is not None and output.parent.is_dir() and output.parent.samefile(path):
+        prefixes = [prefix for prefix in prefixes if prefix.name != output.name]
     if not prefixes:
         raise PileError(f"{path} contains no datasets: it has no .idx file")
     return prefixes
