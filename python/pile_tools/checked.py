@@ -304,10 +304,12 @@ class Values:
         return value
 
     def text(self, key: str, choices: Sequence[str] | None = None) -> str:
-        """Text; one of `choices` if they are given."""
+        """Text that UTF-8 can encode; one of `choices` if they are given."""
         value = self._get(key)
         if not isinstance(value, str) or (choices is not None and value not in choices):
             raise self.refuse(key, "text" if choices is None else f"one of {', '.join(choices)}")
+        if not is_utf8(value):
+            raise self.refuse(key, "text without halves of surrogate pairs")
         return value
 
     def path(self, key: str) -> str:

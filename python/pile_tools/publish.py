@@ -195,7 +195,7 @@ def make(
         return done
 
     # A scratch folder that this user may not change was left by another's job: only that user can remove it.
-    if not os.access(target.scratch, os.W_OK) and (done := finished()):
+    if not scratch_folders.is_writable(target.scratch) and (done := finished()):
         return done, False
     refuse_mounted(target)
     with scratch_folders.locked(target.scratch, "is making this output"), _naming_damage(target):
@@ -232,7 +232,7 @@ def make(
                     # The core found the finished work of another job in the scratch folder.
                     raise OutputExistsError(f"{err}; force discards it") from err
                 if reads_inputs:
-                    _refuse_resized(request.inputs, target.folder)
+                    refuse_resized(request.inputs, target.folder)
                 # The job may have found more inputs than it was asked for, such as a tokenizer that a
                 # manifest names. Refused here, it leaves no finished output for which readers would wait.
                 _refuse_own_input(target, request.kind, built.inputs, built.names)
@@ -671,6 +671,15 @@ def _refuse_no_folder(folder: Path) -> None:
         raise ConfigError(f"is no folder, and the output needs one; give another path ({found})")
 
 
+def refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
+    """Raises PileError if an input changed its size while a job of an artifact in `folder` read it."""
+    for entry in inputs:
+        path = manifest.resolved(folder, entry["path"])
+        if "bytes" in entry and path.is_file() and path.stat().st_size != entry["bytes"]:
+            sizes = f"{counted(entry['bytes'], 'byte')} before, {path.stat().st_size:,} after"
+            raise PileError(f"changed while it was read: {sizes}; run the command again ({path})")
+
+
 def refuse_mounted(target: Target) -> None:
     """Raises ConfigError for a folder on another mount than its scratch folder: renames fail."""
     _refuse_mounted(target.folder, target.scratch)
@@ -692,15 +701,6 @@ def refuse_mounted_file(path: Path) -> None:
     """Raises OutputExistsError for a file that is mounted at this name: it cannot be removed."""
     if files.is_regular(path) and files.mount(path) not in (None, files.mount(path.parent)):
         raise OutputExistsError(f"is a mounted file, which is not replaced; give another output ({path})")
-
-
-def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
-    """Raises PileError if an input changed its size while the job read it."""
-    for entry in inputs:
-        path = manifest.resolved(folder, entry["path"])
-        if "bytes" in entry and path.is_file() and path.stat().st_size != entry["bytes"]:
-            sizes = f"{counted(entry['bytes'], 'byte')} before, {path.stat().st_size:,} after"
-            raise PileError(f"changed while it was read: {sizes}; run the command again ({path})")
 
 
 def _publish(

@@ -167,6 +167,12 @@ def is_ours(folder: Path) -> bool:
     return not names or MARKER in names
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether this user may work in a scratch folder: change it and, if it is there, lock its marker."""
+    marker = folder / MARKER
+    return os.access(folder, os.W_OK) and (not os.path.lexists(marker) or os.access(marker, os.W_OK))
+
+
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder, not a link to one."""
     return stat.S_ISDIR(path.lstat().st_mode)
@@ -180,7 +186,8 @@ class _Lock:
             _make_folder(folder)
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._file = os.open(folder / MARKER, flags, 0o644)
+                # The umask decides whether others of the group may take it over, as for the folder.
+                self._file = os.open(folder / MARKER, flags, 0o666)
             except FileNotFoundError:
                 # The process that held the lock has just removed the folder.
                 continue

@@ -200,7 +200,10 @@ def _check_source(found: Manifest, values: dict[str, Any]) -> None:
     )
     try:
         config = from_values(TrainConfig, values, "settings")
-        completed(config, steps, batch_size, seq_length, None)
+        recipe = completed(config, steps, batch_size, seq_length, None)
+        if config.micro_batch_size is not None:
+            # The source's, of as many processes.
+            recipe.split(process_count()[1], config.deepspeed)
     except ConfigError as err:
         raise FormatError(f"not the settings of a run: {err} ({found.path})") from err
 

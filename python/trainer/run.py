@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from pile_tools import Tokenizer, checked, files, manifest, publish, scratch_folders
-from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.config import MAX_THREADS
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
@@ -36,7 +37,7 @@ from pile_tools.tokens.concatenated import prefixes
 from trainer import tensorboard
 from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
-from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
+from trainer.config import MAX_VOCABULARY, Recipe, Sharding, TrainConfig, recipe
 from trainer.log import LOG_FILE, VALIDATION_LOG_FILE, read_log
 from trainer.retention import FORMS, Retention
 from trainer.row_losses import ROW_LOSSES_FILE
@@ -47,8 +48,8 @@ OR_ELSE = ", another `output` keeps both"
 _FILES = (MANIFEST_FILE, RUN_FILE, LOG_FILE, ROW_LOSSES_FILE, VALIDATION_LOG_FILE)
 _FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 
-#: Upper limit of the threads and processes that a manifest of a run may name.
-_MAX_RECORDED = 1 << 20
+#: Upper limit of the processes that a manifest of a run may name.
+_MAX_PROCESSES = 1 << 20
 
 #: Holds the lock of the process that writes, and folders until they are finished. No other artifact's has
 #: this name: that of a dataset `run` in this folder is `run.partial`.
@@ -97,13 +98,22 @@ class Stretch:
         """As a manifest has it."""
         return dataclasses.asdict(self)
 
+    def check(self, recipe: Recipe) -> None:
+        """Raises ConfigError if its processes cannot share the batches of `recipe`."""
+        sharding = Sharding(
+            zero_stage=self.zero_stage,
+            offload_optimizer=self.offload_optimizer,
+            pipeline_stages=self.pipeline_stages,
+        )
+        replace(recipe, micro_batch_size=self.micro_batch_size).split(self.processes, sharding)
+
     @classmethod
     def read(cls, values: checked.Values) -> Stretch:
         """A stretch in a manifest. Raises FormatError."""
         return cls(
             step=values.integer("step"),
-            processes=values.integer("processes", 1, _MAX_RECORDED),
-            threads=values.integer("threads", 1, _MAX_RECORDED),
+            processes=values.integer("processes", 1, _MAX_PROCESSES),
+            threads=values.integer("threads", 1, MAX_THREADS),
             micro_batch_size=values.integer("micro_batch_size", 1),
             zero_stage=values.integer("zero_stage", 0, 3),
             offload_optimizer=values.flag("offload_optimizer"),
@@ -262,7 +272,7 @@ def plan(config: TrainConfig) -> Run:
     inputs = [("order", config.order), ("tokenizer", config.tokenizer)]
     inputs += [("validation.order", config.validation.order)] if config.validation else []
     inputs += [("branch.source", config.branch.source)] if config.branch else []
-    _refuse_own_files(config.output, [(name, given) for name, given in inputs if given])
+    refuse_own_files(config.output, [(name, given) for name, given in inputs if given])
     if config.tensorboard:
         tensorboard.require()
     order = open_order(config.order)
@@ -279,7 +289,7 @@ def plan(config: TrainConfig) -> Run:
     if branched is not None:
         # Weights can be links to files elsewhere.
         named = [("branch.source", Path(entry["path"])) for entry in branched.inputs]
-        _refuse_own_files(config.output, named)
+        refuse_own_files(config.output, named)
     validation = _validation_order(config, order)
     if planned.attention_within_documents:
         for rows in filter(None, (order, validation)):
@@ -340,10 +350,11 @@ def _vocab_size(made: list[manifest.Manifest]) -> int | None:
     return max((summary.integer("vocab_size", 1, MAX_VOCABULARY) for summary in summaries), default=None)
 
 
-def _refuse_own_files(output: Path, inputs: Sequence[tuple[str, Path]]) -> None:
+def refuse_own_files(output: Path, inputs: Sequence[tuple[str, Path]]) -> None:
     """Raises ConfigError for an input among the files of the run or its scratch, which it would remove."""
+    own = {files.identity(output / name) for name in _FILES} - {None}
     for name, given in inputs:
-        if folders.is_among(given, output):
+        if folders.is_among(given, output) or files.identity(given) in own:
             raise ConfigError(f"{name} is among the files of the run; copy it elsewhere first ({given})")
     publish.refuse_in_scratch(output / SCRATCH_FOLDER, [given for _, given in inputs])
 
@@ -418,6 +429,7 @@ def previous_stretches(run: Run, *, force: bool) -> tuple[Stretch, ...]:
     Raises:
         OutputExistsError: The folder has another run, or files that are not of a run.
         ConfigError: It is that of another artifact, to which an input of the run belongs.
+        FormatError: No run can have been trained as run.json says.
     """
     output = run.config.output
     _check_kinds(output)
@@ -429,7 +441,13 @@ def previous_stretches(run: Run, *, force: bool) -> tuple[Stretch, ...]:
         for name in (*_FILES, *_FOLDERS):
             manifest.refuse_foreign(output / name, path, force=force)
         return ()
-    return stretches_of(old)
+    stretches = stretches_of(old)
+    for one in stretches:
+        try:
+            one.check(run.recipe)
+        except ConfigError as err:
+            raise FormatError(f"not how this run can have been trained: {err} ({path})") from err
+    return stretches
 
 
 def stretches_of(found: manifest.Manifest) -> tuple[Stretch, ...]:

@@ -87,7 +87,8 @@ class Extras:
                 raise ConfigError(f"{other} and {name} name one file; give two ({path})")
             if not name and other is not None:
                 raise ConfigError(f"is one of the inputs; give {other} another file ({path})")
-            if self.frames is not None and is_frame_name(path.name) and _is_in(real, self.frames):
+            is_named = is_frame_name(path.name) or is_frame_name(Path(real).name)
+            if self.frames is not None and is_named and _is_in(real, self.frames):
                 raise ConfigError(f"has the name of a frame in --frames; give another folder ({path})")
             if name:
                 seen |= dict.fromkeys(keys, name)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pile_tools.errors import FormatError, PileError
+from pile_tools.terminal import counted
 from vqgan_clip.clips import Clip
 from vqgan_clip.config import GuidanceConfig, parse_augmentations
 from vqgan_clip.quantize import quantize, replace_grad, squared_norms
@@ -296,6 +297,9 @@ class Guidance:
         smoothed, best, *counts = numbers.tolist()
         if not all(0 <= n < 2**53 for n in counts):
             raise StateError("the saved state has values that no run has: numbers")
+        if counts[-1] > self._config.steps:
+            steps = counted(self._config.steps, "step")
+            raise StateError(f"the saved state is of step {int(counts[-1])}, and this run has {steps}")
         try:
             self._generator.set_state(state["generator"].cpu())
         except RuntimeError as err:

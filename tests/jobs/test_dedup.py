@@ -288,6 +288,14 @@ def test_a_list_of_protected_documents_is_read_as_other_lists(tmp_path: Path) ->
     assert [row["decision"] for row in members(tmp_path / "out")] == ["removed", "kept", "kept"]
 
 
+def test_a_canary_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.jsonl", ["some text"])
+    canaries = tmp_path / "canaries.json"
+    canaries.write_text('{"passages": [{"text": "abc \\udc80"}]}')
+    with pytest.raises(FormatError, match=r"half|halves.*canaries\.json"):
+        run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=canaries)
+
+
 def test_a_protected_document_with_a_name_that_no_file_has_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.jsonl", ["x y", "x y"])
     for name in ("x\0y", "/x\0y", "/" + "x" * 10_000):

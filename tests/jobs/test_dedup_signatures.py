@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -471,6 +472,36 @@ def test_kept_signatures_follow_their_shards_without_force(planted: Path, tmp_pa
     after = signatures.read(tmp_path / "out/signatures")
     assert after.inputs != before.inputs
     assert after.inputs[0]["sha256"] == files.sha256(tmp_path / "out" / "0.jsonl")
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_kept_signatures_follow_shards_that_were_published_without_them(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(planted / "a", tmp_path / "in")
+    near(tmp_path / "in", output, keep_signatures=True)
+    # The first document is a copy of the second now: the new shard has another size.
+    shard = tmp_path / "in" / "0.jsonl"
+    lines = shard.read_bytes().splitlines(keepends=True)
+    equal = [i for i in range(1, len(lines)) if len(lines[i]) <= len(lines[0])]
+    copy = lines[equal[0]]
+    lines[0] = copy.rstrip(b"\n") + b" " * (len(lines[0]) - len(copy)) + b"\n"
+    shard.write_bytes(b"".join(lines))
+    if is_killed:
+        with monkeypatch.context() as patch:
+            patch.setattr(signatures, "run_beside", mock.Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                near(tmp_path / "in", output, keep_signatures=True)
+    else:
+        near(tmp_path / "in", output, force=True)
+    stale = signatures.read(output / "signatures")
+    assert [entry["bytes"] for entry in stale.inputs] != [
+        (output / name).stat().st_size for name in ("0.jsonl", "1.jsonl")
+    ]
+    after = near(tmp_path / "in", output, keep_signatures=True)
+    assert after == near(tmp_path / "in", tmp_path / "new", keep_signatures=True)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -422,3 +423,25 @@ def test_a_locked_dataset_is_not_written(shards: Path, tokenizer: Path, tmp_path
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(PileError, match="another process"):
             tokenized(shards, tmp_path / "d", tokenizer)
+
+
+def test_a_shard_that_grows_after_its_part_was_made_is_refused(
+    shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="ray is not installed; the extra [distributed] brings it")
+    from pile_tools.jobs import cluster, distributed_tokenize
+
+    shutil.copytree(shards, tmp_path / "in")
+    first, *rest = find_shards([tmp_path / "in"])
+
+    def run_here(tasks: Sequence[cluster.Task], **how: Any) -> None:
+        for task in tasks:
+            task.work(lambda *counts: None)
+            with first.open("ab") as file:
+                file.write(b"\n")
+
+    monkeypatch.setattr(cluster, "run", run_here)
+    with pytest.raises(PileError, match=rf"changed while it was read: .*{re.escape(str(first))}"):
+        distributed_tokenize.make_parts(
+            [first, *rest], tmp_path / "d", TokenizeConfig(tokenizer=tokenizer), threads=1
+        )

@@ -34,7 +34,7 @@ from trainer.config import (
 )
 from trainer.partitions import SCALER_VALUES
 from trainer.row_losses import ROW_LOSSES_FILE
-from trainer.run import Run, Stretch, begin, plan, stretches_of, writing
+from trainer.run import Run, Stretch, begin, plan, previous_stretches, stretches_of, writing
 
 #: Mutations of one value.
 N_SAMPLED = 400
@@ -195,11 +195,35 @@ def test_a_shorter_list_of_logits_is_not_equal() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    [({"keep_states": "x"}, "keep_states is"), ({"threads": 0}, "threads is"), ({"step": None}, "step is")],
+    [
+        ({"keep_states": "x"}, "keep_states is"),
+        ({"threads": 0}, "threads is"),
+        ({"threads": 1025}, "threads is"),
+        ({"step": None}, "step is"),
+    ],
 )
 def test_a_wrong_value_of_a_stretch_names_its_file(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(FormatError, match=rf"{message}.*\(run\.json\)"):
         Stretch.read(checked.Values(STRETCH.values() | changed, "run.json"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"micro_batch_size": 3}, {"processes": 3}, {"pipeline_stages": 2}, {"micro_batch_size": 2**62}],
+)
+def test_a_run_that_cannot_have_been_trained_so_is_not_resumed(
+    run: Run, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(run.config.output, output)
+    path = output / RUN_FILE
+    _edit_input(path, run.order.record.path)
+    signed = json.loads(path.read_text())
+    signed["summary"]["stretches"][0] |= changed
+    path.write_text(json.dumps(signed))
+    moved = replace(plan(replace(run.config, output=output)), stretches=())
+    with pytest.raises(FormatError, match=re.escape(str(path))):
+        previous_stretches(moved, force=False)
 
 
 def test_no_file_outside_a_checkpoint_is_read(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pile_tools.jobs import contamination
 from pile_tools.jobs.contamination import ContaminationConfig, Run
 from pile_tools.jobs.count_ngrams import dataset_at
 from pile_tools.jobs.rewriting import CLEAN_FILE, MATCHES_FILE, refuse_within
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
 from pile_tools.terminal import columns, counted, fit, note
@@ -118,13 +118,16 @@ def command(
     )
     how = _How(checkpoints, batch_size, row_length, tokenizer, threads, force)
     items, corpus = _items_and_corpus(inputs, task, task_folder, config)
+    if task_folder is not None:
+        publish.refuse_in_scratch(publish.Target.of(output / MANIFEST_FILE).scratch, [task_folder])
     made, is_new = _find(items, corpus, output, config, how)
     if report is not None:
         # Imported only where a page is written.
         from pile_tools.present import contamination_page
 
         title = f"Contamination: {made.settings['task']}"
-        publish.write_page(report, contamination_page.page(made, title), inputs)
+        read = inputs if task_folder is None else (*inputs, task_folder)
+        publish.write_page(report, contamination_page.page(made, title), read)
     if options.is_reported(made, output, is_new=is_new, as_json=as_json):
         return
     _print(made, output, time.monotonic() - started)

@@ -138,7 +138,8 @@ def _run_distributed(
         )
     n_bytes = options.size_of([datasets.with_suffix(part, ".bin") for part in made])
     with Bar("merging", n_bytes) as bar:
-        result = merge.run(made, output, force=force, on_progress=bar.update)
+        lenience = config.records.on_bad_record
+        result = merge.run(made, output, lenience=lenience, force=force, on_progress=bar.update)
     parts.remove(output, parts.finished_parts(result.manifest, output, len(shards)))
     if options.is_reported(result.manifest, output, is_new=True, as_json=as_json):
         return

@@ -331,9 +331,9 @@ def run(
     )
     if keep_signatures and config.signatures is not None:
         n_before = 2 * (n_bytes + n_older_bytes) + n_bytes if is_new else 0
-        signatures.run(
+        signatures.run_beside(
             [made.folder / entry["path"] for entry in made.outputs if entry.get("role") == "shard"],
-            output / signatures.BESIDE,
+            output,
             config.signatures,
             memory=memory,
             threads=threads,
@@ -571,10 +571,8 @@ class _Used:
         return sum(shard.n_bad_records for shard in every if shard.index >= n_older)
 
     def job(self, request: Request) -> str:
-        """The name of the job, whose unfinished files depend on the signatures."""
-        if not self.sha256:
-            return request.job
-        return fingerprint({"request": request.job, "signatures": self.sha256})
+        """The name of the job, whose unfinished files depend on the signatures; see `Deduplication`."""
+        return f"{request.job}.{fingerprint(self.sha256)}" if self.sha256 else request.job
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pile_tools import scratch_folders
+from pile_tools import manifest, publish, scratch_folders
 from pile_tools.jobs import cluster, tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import MANIFEST_SUFFIX
@@ -48,8 +48,9 @@ def make_parts(
         The prefixes of the parts, in order.
 
     Raises:
-        PileError: Another process makes this dataset, no cluster is reached or started, or the worker of a
-            part died in every attempt. Otherwise the first error of a task, as `tokenize.run` raises it.
+        PileError: Another process makes this dataset, no cluster is reached or started, the worker of a part
+            died in every attempt, or a shard changed its size. Otherwise the first error of a task, as
+            `tokenize.run` raises it.
     """
     parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
     make = functools.partial(_make_part, shards, prefix, config, threads, force)
@@ -68,7 +69,12 @@ def make_parts(
     scratch = Target.of(datasets.with_suffix(prefix, MANIFEST_SUFFIX)).scratch
     with scratch_folders.locked(scratch, "is making this output"):
         cluster.run(tasks, threads=threads, on_progress=on_progress)
-    return [part.prefix(prefix) for part in parts]
+        prefixes = [part.prefix(prefix) for part in parts]
+        # Each task compares its shard at its own end, which may be long before that of the last.
+        for made in prefixes:
+            path = datasets.with_suffix(made, MANIFEST_SUFFIX)
+            publish.refuse_resized(manifest.read(path).inputs, path.parent)
+    return prefixes
 
 
 def _make_part(

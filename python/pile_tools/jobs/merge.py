@@ -76,7 +76,12 @@ def _prefix(path: Path) -> Path:
 
 
 def run(
-    inputs: Sequence[Path], output: Path, *, force: bool = False, on_progress: OnProgress = None
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    lenience: str | None = None,
+    force: bool = False,
+    on_progress: OnProgress = None,
 ) -> Result:
     """Merges datasets in the order given, or the parts of one dataset in the order of their numbers.
 
@@ -86,6 +91,7 @@ def run(
     Args:
         inputs: Prefixes of the datasets.
         output: Prefix of the merged dataset.
+        lenience: `on_bad_record` of the job that made parts; by default `skip` if it is that of a part.
         force: Replace output made from other inputs or settings.
         on_progress: Called with the bytes of tokens copied.
 
@@ -108,7 +114,7 @@ def run(
             if fault is not None:
                 raise FormatError(f"{fault} ({made.path})")
     if any(one is not None and parts.PART in one.settings for one in found):
-        return _run_parts(inputs, found, output, force, on_progress)
+        return _run_parts(inputs, found, output, lenience, force, on_progress)
     refuse_mixture(inputs, found)
     request = _request(opened, found, output)
 
@@ -132,6 +138,7 @@ def _run_parts(
     inputs: Sequence[Path],
     manifests: Sequence[Manifest | None],
     output: Path,
+    lenience: str | None,
     force: bool,
     on_progress: OnProgress,
 ) -> Result:
@@ -139,7 +146,8 @@ def _run_parts(
     for path, found in zip(inputs, manifests, strict=True):
         if found is None or parts.PART not in found.settings:
             raise PileError(f"{path} is not a part, but others are; merge the parts first, then add it")
-    request, entries, ordered = parts.whole_of([found for found in manifests if found is not None], output)
+    made = [found for found in manifests if found is not None]
+    request, entries, ordered = parts.whole_of(made, output, lenience)
     prefixes = [datasets.prefix_of(part) for part in ordered]
     summary = parts.joined([part.summary for part in ordered])
     if summary["n_documents"] == 0:

@@ -183,6 +183,29 @@ def run(
     return publish.make(target, request, build, force=force, names=names, resumes=[publish.STATE])
 
 
+def run_beside(
+    shards: Sequence[Path],
+    output: Path,
+    config: SignaturesConfig,
+    *,
+    memory: int,
+    threads: int,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> None:
+    """Writes the signatures of new shards into their folder, in place of those of its earlier shards.
+
+    The folder was checked by `check_beside` before the shards were made. Takes and raises as `run`.
+    """
+    folder = output / BESIDE
+    target = Target.of(folder / MANIFEST_FILE)
+    if target.manifest.exists():
+        # Of earlier shards: a killed run may have published the new ones without their signatures.
+        request = Request(SIGNATURES, config.settings, entries(shards, folder))
+        force = force or not manifest.read(target.manifest).is_of(request)
+    run(shards, folder, config, memory=memory, threads=threads, force=force, on_progress=on_progress)
+
+
 def check_beside(output: Path) -> None:
     """Checks that the signatures in a folder of new shards are those of its earlier shards, if there are any.
 

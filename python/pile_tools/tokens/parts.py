@@ -105,8 +105,12 @@ def remove(prefix: Path, joined: Sequence[Manifest]) -> None:
         folder(prefix).rmdir()
 
 
-def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Entry], list[Manifest]]:
+def whole_of(
+    parts: Sequence[Manifest], output: Path, lenience: str | None = None
+) -> tuple[Request, list[Entry], list[Manifest]]:
     """The request and the inputs of the whole, as a single run at `output` has them, and the sorted parts.
+
+    `lenience` is what is requested for bad records, by default what a lenient part has.
 
     Raises:
         PileError: The parts are of different jobs or divisions, or parts are missing or given twice.
@@ -141,6 +145,8 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     # The settings of a lenient part, if there is one: a part that skipped nothing is the same with them.
     lenient = next((found for found in ordered if found.settings.get(LENIENCE) == "skip"), first)
     settings = {name: value for name, value in lenient.settings.items() if name not in (PART, WHOLE)}
+    if lenience is not None:
+        settings[LENIENCE] = lenience
     return Request(first.kind, settings, _requested(inputs)), inputs, ordered
 
 

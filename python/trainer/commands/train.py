@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pile_tools import manifest, publish
+from pile_tools import manifest
 from pile_tools.commands import artifacts, options
 from pile_tools.config import MAX_THREADS, from_toml
 from pile_tools.errors import ConfigError
@@ -117,7 +117,7 @@ def command(
     stop.install()
     peak = None if peak_tflops is None else peak_tflops * 1e12
     found = from_toml(TrainConfig, config)
-    publish.refuse_in_scratch(found.output / runs.SCRATCH_FOLDER, [config])
+    runs.refuse_own_files(found.output, [("the config", config)])
     run_training(found, Start(force, threads, keep_states, peak, stop), as_json=as_json)
 
 

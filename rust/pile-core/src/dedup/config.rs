@@ -249,8 +249,9 @@ pub struct DedupConfig {
     pub rules: Rules,
     /// Folder for files of the job, from which it resumes after an interruption.
     pub folder: PathBuf,
-    /// Names everything that the result depends on, except the shards and the rule for bad records. Unfinished
-    /// files are resumed only by a job of the same name.
+    /// Names everything that the result depends on, except the shards and the rule for bad records: the request, and
+    /// after a `.` what else unfinished files depend on. They are resumed only by a job of the same name, and
+    /// discarded by another one of the same request.
     pub job: String,
     /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
     pub discard: bool,

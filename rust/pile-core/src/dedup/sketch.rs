@@ -127,6 +127,10 @@ impl DedupState {
         progress: &Progress,
     ) -> Result<(Scratch, Self)> {
         let may_resume = |state: &Self| state.job == job && state.shards.len() <= shards.len();
+        // Of the same request with other signatures: no command resumes it, so it is discarded.
+        let is_of_request = Scratch::saved_state::<Self>(folder)?
+            .is_some_and(|state| state.job != job && request_of(&state.job) == request_of(job));
+        let discard = discard || is_of_request;
         let (mut scratch, saved) = Scratch::open(folder, discard, progress, may_resume)?;
         let state = saved.unwrap_or_else(|| Self {
             job: job.to_owned(),
@@ -138,6 +142,11 @@ impl DedupState {
         }
         Ok((scratch, state))
     }
+}
+
+/// The part of a job's name that names the request.
+fn request_of(job: &str) -> &str {
+    job.split_once('.').map_or(job, |(request, _)| request)
 }
 
 /// Computes the shingles and signatures of texts. Its buffers are reused.

@@ -672,6 +672,18 @@ fn what_cannot_be_read_twice_is_refused() {
 }
 
 #[test]
+fn files_of_the_same_request_with_other_signatures_are_discarded() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = ["a", "a", "b"].map(PlantedDocument::new);
+    let mut config = config(folder.path(), &documents, 1);
+    for (job, is_refused) in [("a.1", false), ("a.2", false), ("a", false), ("b.2", true)] {
+        job.clone_into(&mut config.job);
+        let refused = find_duplicates(&config, None, &Progress::default()).err();
+        assert_eq!(refused.is_some(), is_refused, "{job}: {refused:?}");
+    }
+}
+
+#[test]
 fn texts_that_only_share_a_hash_are_no_copies() {
     let folder = tempfile::tempdir().unwrap();
     let documents = ["a", "a", "b", "b", "ba"].map(PlantedDocument::new);

@@ -181,6 +181,10 @@ impl Scratch {
     pub fn grow(&mut self, name: &str) -> Result<GrowingFile> {
         let path = self.path(name);
         let finished = self.files.get(name).map_or(0, |file| file.bytes);
+        if finished == 0 {
+            // Made anew, not truncated: the old one may have another name elsewhere.
+            remove_if_there(&path)?;
+        }
         let open = || {
             let mut file = OpenOptions::new()
                 .create(true)
@@ -275,7 +279,8 @@ impl Scratch {
     }
 
     /// Whether the finished part of each file has its recorded checksum. Keeps the checksums to continue them, and
-    /// cuts off what follows the finished parts, since the job may use a file without growing it.
+    /// cuts off what follows the finished parts, since the job may use a file without growing it. A file that has
+    /// another name too is not continued: the copy of the folder that it belongs to would change with it.
     fn has_files(
         &mut self,
         files: &BTreeMap<String, FinishedFile>,
@@ -288,7 +293,9 @@ impl Scratch {
             }
             let path = self.path(name);
             let (checksum, found) = match open_regular(&path)? {
-                Some((file, metadata)) if metadata.len() >= finished.bytes => {
+                Some((file, metadata))
+                    if metadata.len() >= finished.bytes && metadata.nlink() == 1 =>
+                {
                     let checksum = hash(&path, file.take(finished.bytes), progress)?;
                     (checksum, metadata.len())
                 }
@@ -535,6 +542,21 @@ mod tests {
         assert_eq!(fs::read(file.path()).unwrap(), b"abcf");
         let whole = checksum_of(file.path(), &Progress::default()).unwrap();
         assert_eq!(file.sha256(), whole.sha256());
+    }
+
+    #[test]
+    fn a_file_with_another_name_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        interrupted(folder.path());
+        let copy = folder.path().join("copy");
+        fs::hard_link(folder.path().join("scratch/a"), &copy).unwrap();
+        let (mut scratch, state) = open(&folder.path().join("scratch"), false).unwrap();
+        assert_eq!(state, None);
+        let mut file = scratch.grow("a").unwrap();
+        file.push(b"f").unwrap();
+        file.finish(&mut scratch).unwrap();
+        assert_eq!(fs::read(file.path()).unwrap(), b"f");
+        assert_eq!(fs::read(copy).unwrap(), b"abcde");
     }
 
     #[test]
