@@ -453,8 +453,8 @@ class Deduplication:
         memory: Bytes of memory for sorting.
         threads: Number of threads; the result does not depend on it.
         folder: Folder of the files from which an interrupted job resumes.
-        job: Digest of the job's settings, and after a `.` that of the signatures. Only unfinished files of the
-            same job are resumed; those of the same settings with other signatures are removed.
+        job: Digest of the job's settings, and after a `.` that of the signatures. Only unfinished files of
+            the same job are resumed; those of the same settings with other signatures are removed.
         discard: Whether unfinished files of another job may be removed.
         stored: Signatures that are used instead of reading their shards for the first time.
         estimates_older: Whether the texts of the older shards are not read, all of which have stored
