@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +164,33 @@ def test_force_replaces_the_artifact_and_removes_files_the_new_one_lacks(tmp_pat
         make(tmp_path, {"x.a": "3"}, request="b")
     make(tmp_path, {"x.a": "3"}, request="b", force=True)
     assert sorted(tree(tmp_path)) == ["notes", "x.a", "x.manifest.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_finished_artifact_is_found_beside_the_scratch_folder_of_another_user(mode: int) -> None:
+    # Not in the folder of the tests, which other users cannot enter.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        make(folder, {"x.a": "1"})
+        scratch = target(folder).scratch
+        scratch.mkdir()
+        scratch.chmod(mode)
+        (scratch / MARKER).touch(mode=0o644)
+        child = os.fork()
+        if child == 0:
+            os.setresuid(65534, 65534, 65534)
+            with contextlib.suppress(BaseException):
+                os._exit(3 if make(folder, {"x.a": "1"})[1] else 0)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert (scratch / MARKER).exists()
+
+
+def test_the_mode_of_a_marker_is_that_of_the_umask(tmp_path: Path, usual_mode: int) -> None:
+    with scratch_folders.locked(tmp_path / "x.partial", "makes it"):
+        assert (tmp_path / "x.partial" / MARKER).stat().st_mode == usual_mode
 
 
 def test_an_old_file_that_was_edited_is_not_removed(tmp_path: Path) -> None:

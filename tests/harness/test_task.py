@@ -377,6 +377,19 @@ def test_items_come_from_one_source(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_tasks_in_the_scratch_folder_of_the_output_are_refused(
+    planted: Path, tmp_path: Path, cli: Cli
+) -> None:
+    scratch = tmp_path / "out.partial"
+    scratch.mkdir()
+    (scratch / "pile-tools.lock").touch()
+    (scratch / "lamps.yaml").write_text("task: lamps")
+    words = ["--task", "lamps", "--task-folder", scratch]
+    done = cli("contamination", planted, "-o", tmp_path / "out", *words)
+    assert (done.returncode, "is in the scratch folder of the output" in done.stderr) == (EXIT_USAGE, True)
+    assert (scratch / "lamps.yaml").read_text() == "task: lamps"
+
+
 def test_the_name_of_a_task_is_text() -> None:
     for name in ("", "a\0b", "\udcff"):
         with pytest.raises(ConfigError, match=r"no name|zero byte|Unicode"):

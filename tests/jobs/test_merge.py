@@ -30,7 +30,7 @@ from pile_tools.jobs import merge, tokenize, train_tokenizer, verify
 from pile_tools.jobs.merge import find_datasets
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.jobs.train_tokenizer import TrainTokenizerConfig
-from pile_tools.read.shards import find_shards
+from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tokens.parts import Part
 
 SUFFIXES = (".bin", ".idx", ".provenance", ".manifest.json")
@@ -468,3 +468,19 @@ def test_parts_are_named_by_any_of_their_files(tmp_path: Path, shards: Path, tok
     for name in ("part-00001-of-00002", "part-00001-of-00002.bin"):
         [(file, _)] = _core.token_files(parts / name)
         assert Path(file) == parts / "part-00001-of-00002.bin"
+
+
+@pytest.mark.parametrize("lenience", ["error", "skip", None])
+def test_parts_merge_to_what_the_job_requested(
+    shards: Path, tokenizer: Path, tmp_path: Path, lenience: str | None
+) -> None:
+    """Strict parts are parts of a lenient job, as no shard had a bad record."""
+    found, prefix = find_shards([shards]), tmp_path / "d"
+    parts = [Part(i, 2) for i in (1, 2)]
+    for part in parts:
+        of_shards(found, prefix, tokenizer, part=part)
+    made = merge.run([part.prefix(prefix) for part in parts], prefix, lenience=lenience)
+    records = RecordConfig(on_bad_record=lenience or "error")
+    config = TokenizeConfig(tokenizer=tokenizer, records=records)
+    done = tokenize.finished(found, prefix, config, force=False)
+    assert done == made.manifest

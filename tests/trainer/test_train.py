@@ -356,6 +356,35 @@ def test_a_tokenizer_among_the_checkpoints_of_the_run_is_refused(
     assert trainer.list_steps(output) == trainer.list_steps(finished)
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("tokenizer", "train_log.jsonl"),
+        ("tokenizer", "row_losses.f16"),
+        ("tokenizer", "run.json"),
+        ("config", "row_losses.f16"),
+        ("config", "run.json"),
+    ],
+)
+def test_an_input_with_the_name_of_a_file_of_the_run_is_refused(
+    tmp_path: Path, train: Train, write_config: WriteConfig, tokenizer: Path, name: str, given: str
+) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    own = output / name
+    config = write_config(tmp_path / "t.toml", output)
+    if given == "tokenizer":
+        shutil.copy(tokenizer, own)
+        config.write_text(config.read_text().replace(str(tokenizer), str(own)))
+    else:
+        config = config.rename(own)
+    before = own.read_bytes()
+    result = train(config, "--force")
+    assert result.returncode == 2, result.stderr
+    assert f"{given} is among the files of the run" in result.stderr
+    assert own.read_bytes() == before
+
+
 def test_force_removes_nothing_that_the_run_does_not_write(
     tmp_path: Path, train: Train, write_config: WriteConfig
 ) -> None:

@@ -167,6 +167,15 @@ def test_a_state_of_another_optimizer_is_refused(vqgan: Vqgan, clips: list[ToyCl
         guided(vqgan, clips, optimizer="adam").restore(first.state())
 
 
+def test_a_state_of_more_steps_than_the_run_has_is_refused(vqgan: Vqgan, clips: list[ToyClip]) -> None:
+    longer = guided(vqgan, clips)
+    for _ in range(3):
+        longer.step()
+    guided(vqgan, clips, steps=3).restore(longer.state())
+    with pytest.raises(FormatError, match="is of step 3, and this run has 2 steps"):
+        guided(vqgan, clips, steps=2).restore(longer.state())
+
+
 def test_outside_the_region_nothing_changes(vqgan: Vqgan, clips: list[ToyClip]) -> None:
     latents = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     latents[..., 2:5, 2:5] = True

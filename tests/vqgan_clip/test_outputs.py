@@ -237,6 +237,10 @@ def test_no_input_is_a_frame(here: Path) -> None:
         "generate", "red", "-o", "b.png", *QUICK, "--start", "f/step-000002.png", "--frames", "f", "--force"
     )
     assert (done.code, "has the name of a frame in --frames" in done.error) == (2, True)
+    Path("photo.png").symlink_to("f/step-000002.png")
+    before = contents(here)
+    done = Done("edit", "photo.png", "red", "-o", "b.png", *QUICK, "--frames", "f", "--force")
+    assert (done.code, "has the name of a frame in --frames" in done.error) == (2, True), done.err
     done = Done("generate", "red", "-o", "f/step-000004.png", *QUICK, "--frames", "f", "--force")
     assert (done.code, "has the name of a frame in --frames" in done.error) == (2, True)
     assert contents(here) == before

@@ -117,9 +117,9 @@ def command(
         ngram=ngram, threshold=threshold, max_gap=max_gap, name=name, purify=purify, records=records
     )
     how = _How(checkpoints, batch_size, row_length, tokenizer, threads, force)
-    items, corpus = _items_and_corpus(inputs, task, task_folder, config)
     if task_folder is not None:
         publish.refuse_in_scratch(publish.Target.of(output / MANIFEST_FILE).scratch, [task_folder])
+    items, corpus = _items_and_corpus(inputs, task, task_folder, config)
     made, is_new = _find(items, corpus, output, config, how)
     if report is not None:
         # Imported only where a page is written.
