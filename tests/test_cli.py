@@ -172,10 +172,21 @@ def test_ctrl_c_ends_the_wait_for_a_silent_pipe(tmp_path: Path, shard: str) -> N
         os.close(end)
 
 
+@pytest.mark.parametrize(
+    ("fails", "code", "message"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted during its start"),
+        ("raise OSError(24, 'Too many open files')", 1, "the program cannot be loaded: [Errno 24] Too many"),
+        ("raise MemoryError", 1, "the program cannot be loaded"),
+        ("raise ImportError('failed to map segment')", 1, "the program cannot be loaded: failed to map"),
+    ],
+)
 @pytest.mark.parametrize("package", ["pile_tools", "trainer", "studies", "vqgan_clip"])
-def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, package: str) -> None:
+def test_a_failure_of_imports_is_one_line(
+    tmp_path: Path, package: str, fails: str, code: int, message: str
+) -> None:
     # A module that is imported early, here instead of Python's.
-    (tmp_path / "contextlib.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    (tmp_path / "contextlib.py").write_text(fails)
     program = (
         "import sys, runpy, pile_tools.start; del sys.modules['contextlib']; "
         f"sys.path.insert(0, {str(tmp_path)!r}); runpy.run_module({package!r}, run_name='__main__')"
@@ -187,7 +198,8 @@ def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, package: str) -> None
         check=False,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert (ended.returncode, ended.stderr) == (130, "error: interrupted during its start\n")
+    assert (ended.returncode, ended.stderr.count("\n")) == (code, 1), ended.stderr
+    assert ended.stderr.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize("package", ["pile_tools", "trainer"])

@@ -1,4 +1,4 @@
-"""Starts a program. Ctrl-C during its slow imports ends it with one line, without a traceback."""
+"""Starts a program. Ctrl-C during its slow imports, or their failure, ends it with one line, no traceback."""
 
 import importlib
 import os
@@ -18,6 +18,9 @@ def start(module: str) -> None:
         program = importlib.import_module(module)
     except KeyboardInterrupt:
         sys.exit(_failed("interrupted during its start", _INTERRUPTED))
+    except (ImportError, MemoryError, OSError) as err:
+        # A package is missing, or a limit of memory or open files is too low.
+        sys.exit(_failed(f"the program cannot be loaded: {err}", _FAILED))
     program.main()
 
 

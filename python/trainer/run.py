@@ -45,7 +45,9 @@ from trainer.signals import StopRequest
 
 #: Advice to users, besides replacing a run.
 OR_ELSE = ", another `output` keeps both"
-_FILES = (MANIFEST_FILE, RUN_FILE, LOG_FILE, ROW_LOSSES_FILE, VALIDATION_LOG_FILE)
+#: In the order in which they are removed: RUN_FILE tells that the file before it, which not all runs have, is
+#: a run's.
+_FILES = (MANIFEST_FILE, VALIDATION_LOG_FILE, RUN_FILE, LOG_FILE, ROW_LOSSES_FILE)
 _FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 
 #: Upper limit of the processes that a manifest of a run may name.
@@ -496,7 +498,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _remove_made(output: Path, scratch: Path, names: Sequence[str]) -> None:
-    """Removes a run's files, manifests first: a partly removed run is never taken for a whole one."""
+    """Removes a run's files, its manifest first: a partly removed run is never taken for a whole one."""
     kinds = (
         (folders.checkpoints_folder(output), CHECKPOINT_KIND),
         (folders.resume_folder(output), STATE_KIND),

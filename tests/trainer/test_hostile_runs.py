@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -32,6 +33,7 @@ from trainer.config import (
     TrainConfig,
     ValidationConfig,
 )
+from trainer.log import VALIDATION_LOG_FILE
 from trainer.partitions import SCALER_VALUES
 from trainer.row_losses import ROW_LOSSES_FILE
 from trainer.run import Run, Stretch, begin, plan, previous_stretches, stretches_of, writing
@@ -224,6 +226,34 @@ def test_a_run_that_cannot_have_been_trained_so_is_not_resumed(
     moved = replace(plan(replace(run.config, output=output)), stretches=())
     with pytest.raises(FormatError, match=re.escape(str(path))):
         previous_stretches(moved, force=False)
+
+
+@pytest.mark.parametrize("n_renames", range(5))
+def test_a_killed_removal_of_a_run_leaves_nothing_for_the_next_start(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_renames: int
+) -> None:
+    """The new run does not validate, so only the old one's manifest tells whose its log is."""
+    output = tmp_path / "run"
+    shutil.copytree(run.config.output, output)
+    (output / VALIDATION_LOG_FILE).touch()
+    config = replace(run.config, output=output, validation=None)
+    planned = replace(plan(config), stretches=(STRETCH,))
+    rename, renamed = Path.rename, []
+
+    def fail(path: Path, to: Path) -> Path:
+        if path.parent == output:
+            if len(renamed) == n_renames:
+                raise KeyboardInterrupt
+            renamed.append(path)
+        return rename(path, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with contextlib.suppress(KeyboardInterrupt), writing(output) as scratch:
+            begin(planned, scratch, force=True)
+    with writing(output) as scratch:
+        begin(planned, scratch, force=True)
+    assert sorted(path.name for path in output.iterdir()) == [RUN_FILE]
 
 
 def test_no_file_outside_a_checkpoint_is_read(tmp_path: Path) -> None:

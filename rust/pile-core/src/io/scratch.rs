@@ -9,6 +9,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::{self, File, Metadata, OpenOptions},
     io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -41,7 +42,8 @@ struct FinishedFile {
 /// An input from which finished parts were made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct UsedInput {
-    path: String,
+    /// Byte for byte: in UTF-8 with replacement characters it could be the path of another file.
+    path: OsString,
     sha256: String,
     /// None for an input that may have changed while the job read it.
     identity: Option<Identity>,
@@ -250,7 +252,7 @@ impl Scratch {
         // that changed up to a second before: file systems may round times to seconds.
         let is_settled = found.ctime() < self.started - 1;
         self.inputs.push(UsedInput {
-            path: path.to_string_lossy().into_owned(),
+            path: path.as_os_str().to_owned(),
             sha256: sha256.to_owned(),
             identity: is_settled.then(|| Identity::of(&found)),
         });
@@ -542,6 +544,23 @@ mod tests {
         assert_eq!(fs::read(file.path()).unwrap(), b"abcf");
         let whole = checksum_of(file.path(), &Progress::default()).unwrap();
         assert_eq!(file.sha256(), whole.sha256());
+    }
+
+    #[test]
+    fn an_input_is_compared_by_the_bytes_of_its_name() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let named = |name: &[u8]| folder.path().join(std::ffi::OsStr::from_bytes(name));
+        let (input, path) = (named(b"\xff"), named(b"scratch"));
+        fs::write(&input, "input").unwrap();
+        fs::write(named("\u{fffd}".as_bytes()), "input").unwrap();
+        let (mut scratch, _) = open(&path, false).unwrap();
+        let checksum = checksum_of(&input, &Progress::default()).unwrap();
+        scratch.use_input(&input, &checksum.sha256());
+        scratch.save(&"job").unwrap();
+        assert_eq!(open(&path, false).unwrap().1.as_deref(), Some("job"));
+        fs::write(&input, "other").unwrap();
+        assert_eq!(open(&path, false).unwrap().1, None);
     }
 
     #[test]
