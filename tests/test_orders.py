@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import pickle
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, open_order, timeline
+from pile_tools import ConfigError, FormatError, PileError, TokenDataset, TrainingOrder, open_order, timeline
+from pile_tools.jobs import index
+from pile_tools.jobs.index import IndexConfig
 from pile_tools.jobs.order import Blend, OrderConfig, run
+from pile_tools.search import index_for
 
 
 def all_packed_cases(golden: Path) -> list[dict[str, Any]]:
@@ -214,9 +219,75 @@ def test_everything_pickles_by_path(order_folder: Path) -> None:
     assert len(pickle.loads(pickle.dumps(order.samples.dataset))) == len(order.samples.dataset)
 
 
-def test_an_order_of_another_dataset_is_refused(order_folder: Path, dataset: Path, tmp_path: Path) -> None:
-    import shutil
+@pytest.fixture
+def replaceable(dataset: Path, tmp_path: Path) -> Path:
+    """A dataset with an order and an index beside it, to which `another_dataset` can be done."""
+    for name in (".bin", ".idx"):
+        shutil.copy(str(dataset) + name, tmp_path / f"d{name}")
+    run(tmp_path / "d", tmp_path, OrderConfig(seq_length=32, samples=20))
+    index.run(tmp_path / "d", IndexConfig(texts=False))
+    return tmp_path / "d"
 
+
+def another_dataset(prefix: Path) -> None:
+    """Replaces a dataset by one whose documents have the same lengths, as a `--force` does."""
+    path = prefix.with_suffix(".bin")
+    data = bytearray(path.read_bytes())
+    data[:40] = bytes(40)
+    path.unlink()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("replaced", ["nothing", "dataset", "both"])
+@pytest.mark.parametrize("again", [lambda order: pickle.loads(pickle.dumps(order)), copy.deepcopy])
+def test_a_copy_of_an_order_is_of_the_same_files(
+    replaceable: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, replaced: str, again: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    order = open_order(".")
+    before = order.samples.read(0, 20)
+    packed = pickle.dumps(order)
+    assert np.array_equal(again(order).samples.read(0, 20), before)
+    if replaced != "nothing":
+        another_dataset(replaceable)
+    if replaced == "both":
+        run(replaceable, tmp_path, OrderConfig(seq_length=32, samples=20), force=True)
+    monkeypatch.chdir("/")
+    if replaced == "nothing":
+        assert np.array_equal(pickle.loads(packed).samples.read(0, 20), before)
+    else:
+        with pytest.raises(PileError, match="was replaced since the order was opened"):
+            pickle.loads(packed)
+
+
+def test_arrays_of_an_order_are_of_its_dataset(replaceable: Path) -> None:
+    [array] = replaceable.parent.glob("*_shuffle_idx.npy")
+    by_name = open_order(array).samples.read(0, 20)
+    assert np.array_equal(by_name, open_order(replaceable.parent).samples.read(0, 20))
+    another_dataset(replaceable)
+    for path in (array, replaceable.parent):
+        with pytest.raises(FormatError, match=r"built for another dataset than .*order\.json"):
+            open_order(path)
+    # Without our order beside them they are GPT-NeoX's, which records no dataset.
+    (replaceable.parent / "order.json").unlink()
+    open_order(array)
+
+
+def test_the_index_of_another_dataset_is_not_used(replaceable: Path) -> None:
+    order = open_order(replaceable.parent)
+    dataset = order.samples.dataset
+    assert isinstance(dataset, TokenDataset)
+    assert index_for(dataset, None, 0) is not None
+    ids = order.samples[0][:4].tolist()
+    before = timeline.when(order, [ids], batch_size=4).sightings
+    another_dataset(replaceable)
+    index.run(replaceable, IndexConfig(texts=False), force=True)
+    assert index_for(dataset, None, 0) is None
+    after = timeline.when(order, [ids], batch_size=4).sightings
+    assert np.array_equal(np.asarray(before), np.asarray(after))
+
+
+def test_an_order_of_another_dataset_is_refused(order_folder: Path, dataset: Path, tmp_path: Path) -> None:
     for name in (".bin", ".idx"):
         shutil.copy(str(dataset) + name, tmp_path / f"sample{name}")
     shutil.copytree(order_folder, tmp_path / "order")

@@ -395,6 +395,9 @@ def index_for(dataset: object, tokenizer: Tokenizer | None, n_queries: int) -> S
         index = open_index(dataset.prefix).core
     except (PileError, OSError):
         return None
+    if index.dataset.fingerprint != dataset.fingerprint:
+        # Dataset and index were replaced since the dataset was opened.
+        return None
     return index if tokenizer is None or index.is_of(tokenizer) else None
 
 

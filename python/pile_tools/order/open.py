@@ -31,6 +31,7 @@ from pile_tools.order.order import (
 from pile_tools.order.remote import RemoteRows, is_address
 from pile_tools.publish import Target
 from pile_tools.tokens.concatenated import as_one
+from pile_tools.types import Documents
 
 #: The label of a position without a label, which PyTorch's loss ignores; GPT-NeoX pads labels with it.
 _NO_LABEL = -100
@@ -79,7 +80,8 @@ def open_order(
         return dataclasses.replace(rows, address=text)
     path = Path(path)
     if text.endswith(".npy"):
-        return _with_rows_of(_of_arrays(path, batch_size, compat), row_length, dtype)
+        with publish.reading(Target.of(path.parent / ORDER_FILE)):
+            return _with_rows_of(_of_arrays(path, batch_size, compat), row_length, dtype)
     file = order_file(path)
     with publish.reading(Target.of(file)):
         if not file.exists() or file.suffix == ".bin":
@@ -141,8 +143,25 @@ def _of_arrays(path: Path, batch_size: int | None, compat: str | None) -> Order:
         is_padded=is_padded,
         as_gpt_neox=compat is not None,
     )
+    _refuse_another_dataset(path, as_one(samples.dataset))
     steps = len(samples) // batch_size if batch_size else None
     return Order(path, samples, batch_size, steps, seed=int(found["seed"]), manifest=None)
+
+
+def _refuse_another_dataset(array: Path, dataset: Documents) -> None:
+    """Raises FormatError if an order beside its array says that it was built for another dataset."""
+    file = array.parent / ORDER_FILE
+    if not file.exists():
+        return
+    found = manifest.read(file)
+    if any(entry["path"] == array.name for entry in found.outputs):
+        fingerprints = [entry.get("fingerprint") for entry in found.inputs if entry["role"] == "dataset"]
+        if dataset.fingerprint not in fingerprints:
+            raise FormatError(_built_for_another(dataset, found))
+
+
+def _built_for_another(dataset: Documents, found: Manifest) -> str:
+    return f"built for another dataset than {dataset.prefix} is now; build it again ({found.path})"
 
 
 def _of_manifest(file: Path, compat: str | None) -> Order:
@@ -316,7 +335,5 @@ def _part(
     )
     dataset = as_one(samples.dataset)
     if dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
-        raise FormatError(
-            f"built for another dataset than {dataset.prefix} is now; build it again ({found.path})"
-        )
+        raise FormatError(_built_for_another(dataset, found))
     return samples

@@ -10,14 +10,14 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, manifest
+from pile_tools import _core, checked, manifest
 from pile_tools._core import Tokenizer, TokenSource, TrainingOrder
-from pile_tools.errors import ConfigError, UnknownBatchSizeError, UnknownTokenizerError
+from pile_tools.errors import ConfigError, PileError, UnknownBatchSizeError, UnknownTokenizerError
 from pile_tools.manifest import ORDER_FILE, Entry, Manifest
 from pile_tools.tables import Table, named
 from pile_tools.tokenizers import TokenizerFile
@@ -173,8 +173,24 @@ class Order:
         return [{**entry, "path": manifest.relative(self.path, folder)}]
 
     def __getstate__(self) -> dict[str, object]:
-        """All but what is cached: datasets do not pickle, and are opened again."""
-        return {name: value for name, value in self.__dict__.items() if name != "dataset"}
+        """All but what is cached, and what tells whether the files are the same when they are reopened."""
+        state = {name: value for name, value in self.__dict__.items() if name != "dataset"}
+        if self.address is None:
+            state["of_dataset"] = self.dataset.fingerprint
+        if self.manifest is not None:
+            # The working folder may be another one then.
+            state["of_order"] = self.manifest.path.absolute(), self.manifest.sha256
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Raises PileError if the order or its dataset was replaced since `__getstate__`."""
+        of_dataset, of_order = state.pop("of_dataset", None), state.pop("of_order", None)
+        self.__dict__.update(state)
+        if of_order is not None and checked.sha256(of_order[0])[1] != of_order[1]:
+            raise PileError(f"was replaced since the order was opened; open it again ({of_order[0]})")
+        if of_dataset is not None and self.dataset.fingerprint != of_dataset:
+            what = "the dataset was replaced since the order was opened; open it again"
+            raise PileError(f"{what} ({self.dataset.prefix})")
 
     @functools.cached_property
     def dataset(self) -> Documents:
