@@ -45,8 +45,7 @@ from trainer.signals import StopRequest
 
 #: Advice to users, besides replacing a run.
 OR_ELSE = ", another `output` keeps both"
-#: In the order in which they are removed: RUN_FILE tells that the file before it, which not all runs have, is
-#: a run's.
+#: In the order in which they are removed: RUN_FILE tells whether the file before it is a run's.
 _FILES = (MANIFEST_FILE, VALIDATION_LOG_FILE, RUN_FILE, LOG_FILE, ROW_LOSSES_FILE)
 _FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 
@@ -64,6 +63,7 @@ CHECKPOINT_KIND, STATE_KIND = "checkpoint", "state"
 
 #: Notes on verified token files, in the folder of the state: they hold for this machine only.
 CHECKED_FILE = "checked.json"
+_CHECKED = f"resume/{CHECKED_FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,7 +460,7 @@ def stretches_of(found: manifest.Manifest) -> tuple[Stretch, ...]:
 def _check_kinds(output: Path) -> None:
     """Raises OutputExistsError for a link, device, mounted file or the like with a name of the run's."""
     for names, is_kind, what in (
-        (_FILES, stat.S_ISREG, "a regular file"),
+        ((*_FILES, _CHECKED), stat.S_ISREG, "a regular file"),
         (_FOLDERS, stat.S_ISDIR, "a folder"),
     ):
         for path in (output / name for name in names):
@@ -477,9 +477,10 @@ def begin(run: Run, scratch: Path, *, force: bool) -> None:
     """
     output = run.config.output
     if force:
-        is_run = any(_is_run(output / name) for name in (MANIFEST_FILE, RUN_FILE))
-        own = [MANIFEST_FILE, RUN_FILE, *(path.name for path in run.records.values())]
-        _remove_made(output, scratch, _FILES if is_run else own)
+        own = {MANIFEST_FILE, RUN_FILE, *(path.name for path in run.records.values())}
+        if any(_has_validated(output / name) for name in (MANIFEST_FILE, RUN_FILE)):
+            own.add(VALIDATION_LOG_FILE)
+        _remove_made(output, scratch, [name for name in (*_FILES, _CHECKED) if name in {*own, _CHECKED}])
     # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
     # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)
@@ -491,9 +492,11 @@ def begin(run: Run, scratch: Path, *, force: bool) -> None:
     manifest.write(output / RUN_FILE, run.request, [], summary, scratch=scratch)
 
 
-def _is_run(path: Path) -> bool:
+def _has_validated(path: Path) -> bool:
+    """Whether a file is the manifest of a run with a log of validations."""
     with contextlib.suppress(PileError, OSError):
-        return manifest.read(path).kind == "run"
+        found = manifest.read(path)
+        return found.kind == "run" and found.input("validation") is not None
     return False
 
 
@@ -505,7 +508,7 @@ def _remove_made(output: Path, scratch: Path, names: Sequence[str]) -> None:
     )
     for parent, kind in kinds:
         folders.check_ours(parent, kind, folders.steps_in(parent))
-    for path in (*(output / name for name in names), folders.resume_folder(output) / CHECKED_FILE):
+    for path in (output / name for name in names):
         if os.path.lexists(path):
             path.rename(scratch / f"removed-{secrets.token_hex(8)}")
     for parent, kind in kinds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import re
 import shutil
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 from tests.test_hostile_manifests import mutations
 
 from pile_tools import checked, manifest
-from pile_tools.errors import ConfigError, FormatError, PileError, VerifyError
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Request
 from trainer.branching import config_of_branch, threads_of_source
 from trainer.checkpoint.load import verify_checkpoint
@@ -254,6 +255,41 @@ def test_a_killed_removal_of_a_run_leaves_nothing_for_the_next_start(
     with writing(output) as scratch:
         begin(planned, scratch, force=True)
     assert sorted(path.name for path in output.iterdir()) == [RUN_FILE]
+
+
+def test_a_log_of_validations_that_no_run_made_stays(run: Run, tmp_path: Path) -> None:
+    config = replace(run.config, output=tmp_path / "run", validation=None)
+    planned = replace(plan(config), stretches=(STRETCH,))
+    for force in (False, True):
+        with writing(config.output) as scratch:
+            begin(planned, scratch, force=force)
+        (config.output / VALIDATION_LOG_FILE).write_text("mine")
+    assert (config.output / VALIDATION_LOG_FILE).read_text() == "mine"
+    with writing(config.output) as scratch:
+        begin(planned, scratch, force=True)
+    assert (config.output / VALIDATION_LOG_FILE).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train_log.jsonl", "resume/checked.json", "resume"])
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_no_file_of_a_run_is_in_its_way(run: Run, tmp_path: Path, name: str, kind: str) -> None:
+    output = tmp_path / "run"
+    path = output / name
+    path.parent.mkdir(parents=True)
+    if kind == "folder":
+        (path / "mine").mkdir(parents=True)
+    elif kind == "link":
+        (tmp_path / "mine").mkdir()
+        path.symlink_to(tmp_path / "mine")
+    else:
+        os.mkfifo(path)
+    planned = plan(replace(run.config, output=output, validation=None))
+    if (name, kind) == ("resume", "folder"):
+        previous_stretches(planned, force=True)
+        return
+    with pytest.raises(OutputExistsError, match=re.escape(str(path))):
+        previous_stretches(planned, force=True)
+    assert os.path.lexists(path)
 
 
 def test_no_file_outside_a_checkpoint_is_read(tmp_path: Path) -> None:
