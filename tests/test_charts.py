@@ -142,6 +142,14 @@ def test_axes(values: list[float], kind: Kind, is_exact: bool, has_zero: bool) -
         assert ticks[0] == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_large_numbers_with_one_logarithm_are_on_the_axis(kind: Kind, is_exact: bool) -> None:
+    for values in ([2**53, 2**53 + 1], [2**63 - 2, 2**63 - 1], [2**48 - 1, 2**48]):
+        axis = Axis.of(values, 300, 20, kind, is_exact=is_exact)
+        assert all(19.9 <= axis.at(value) <= 300.1 for value in (*values, *axis.ticks(20)))
+
+
 def test_early_steps_are_apart() -> None:
     """Checkpoints of Pythia, of which half are before step 1,000 of 143,000."""
     steps = [0, *(2**i for i in range(10)), *range(1000, 143_001, 1000)]

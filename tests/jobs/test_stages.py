@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, Order, PileError, open_order, timeline
+from pile_tools import ConfigError, FormatError, Order, PileError, manifest, open_order, timeline
 from pile_tools.jobs import verify
 from pile_tools.jobs.order import Blend, OrderConfig
 from pile_tools.jobs.order import run as build_order
@@ -107,6 +108,29 @@ def test_damaged_arrays_of_a_blend_are_no_stage(
     (path,) = (tmp_path / "blend").glob(f"*_{array}.npy")
     np.save(path, np.flip(np.load(path)))
     with pytest.raises(PileError, match=rf"not the array that order\.json lists.*{array}"):
+        run([Stage(first), Stage(tmp_path / "blend", 5)], tmp_path / "staged", batch_size=BATCH)
+    assert not (tmp_path / "staged/order.json").exists()
+
+
+@pytest.mark.parametrize(("array", "number"), [("dataset_index", 255), ("dataset_sample_index", -1)])
+def test_arrays_of_a_blend_that_lead_nowhere_are_no_stage(
+    orders: tuple[Path, Path, Path], tmp_path: Path, array: str, number: int
+) -> None:
+    """Signed anew, as anyone could who writes an order."""
+    first, _, blend = orders
+    shutil.copytree(blend, tmp_path / "blend")
+    (path,) = (tmp_path / "blend").glob(f"*_{array}.npy")
+    np.save(path, np.full_like(np.load(path), number))
+    record = tmp_path / "blend" / "order.json"
+    values = json.loads(record.read_text())
+    values["outputs"] = [
+        entry | manifest.file_entry(path, path.parent) if entry["path"] == path.name else entry
+        for entry in values["outputs"]
+    ]
+    for entry, original in zip(values["inputs"], manifest.read(blend / "order.json").inputs, strict=True):
+        entry["path"] = str(manifest.input_path(manifest.read(blend / "order.json"), original))
+    record.write_text(json.dumps(values))
+    with pytest.raises(FormatError, match=rf"not from 0 to .*{array}"):
         run([Stage(first), Stage(tmp_path / "blend", 5)], tmp_path / "staged", batch_size=BATCH)
     assert not (tmp_path / "staged/order.json").exists()
 

@@ -80,6 +80,11 @@ def test_a_rerun_compares_pixels(here: Path) -> None:
     assert (done.code, done.out) == (0, "deep/b.png: made again with equal pixels\n")
     assert pixels("c.png") == pixels("deep/b.png")
     assert json.loads(Done("rerun", "deep/b.png", "--json").out)["is_equal"] is True
+    before = pixels("deep/b.png")
+    for output, message in (("deep/b.png", "is one of the inputs"), ("c.yaml", "writes a picture")):
+        done = Done("rerun", "deep/b.png", "-o", output, "--force")
+        assert (done.code, message in done.error) == (2, True), done.err
+    assert pixels("deep/b.png") == before
 
 
 def test_a_rerun_says_that_pixels_or_inputs_changed(here: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tests.conftest import Bind
+from tests.conftest import ROOT, Bind
 from tests.vqgan_clip.test_cli import QUICK, Done, here, pixels
 
 from pile_tools import scratch_folders
@@ -214,6 +214,17 @@ def test_no_output_is_among_the_files_of_the_networks(here: Path, option: str, g
         done = Done("generate", "red", *output, *QUICK, f"--{name}", of, option, path)
         assert (done.code, f"give {option} another folder ({name})" in done.error) == (2, True), done.err
     assert not any(path.is_file() for path in here.rglob("*.png"))
+
+
+def test_no_rerun_is_among_the_files_of_the_networks(here: Path) -> None:
+    Path("w").mkdir()
+    for name in ("vqgan.safetensors", "vqgan.yaml"):
+        shutil.copy(ROOT / "python/vqgan_clip/toy/weights" / name, Path("w") / name)
+    words = ["generate", "red", "-o", "a.png", *QUICK, "--weights", "w/vqgan.safetensors", "--clip", "toy"]
+    assert Done(*words).code == 0
+    done = Done("rerun", "a.png", "-o", "w/vqgan.png")
+    assert (done.code, "give -o another folder (w)" in done.error) == (2, True), done.err
+    assert not Path("w/vqgan.png").exists()
 
 
 def test_a_folder_named_as_our_own_weights_is_none_of_theirs(here: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,7 +243,15 @@ def _of_stage(
         checked.open_regular(path).close()
         _check_listed(source, path, path)
     of_dataset, of_sample = (np.lib.format.open_memmap(path, mode="r") for path in paths)
+    n_datasets = len(source.stems)
     return (
-        (of_dataset[part].astype(np.int64) + first_dataset for part in parts),
-        (of_sample[part] for part in parts),
+        (_below(n_datasets, of_dataset[part], paths[0]) + first_dataset for part in parts),
+        (_below(checked.MAX_COUNT, of_sample[part], paths[1]) for part in parts),
     )
+
+
+def _below(n: int, values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    """The values of a blend's array as int64. Raises FormatError for one that is not from 0 to `n` - 1."""
+    if len(values) and (int(values.min()) < 0 or int(values.max()) >= n):
+        raise FormatError(f"an entry is not from 0 to {n - 1:,}: the index is damaged ({path})")
+    return values.astype(np.int64)

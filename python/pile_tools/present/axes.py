@@ -80,7 +80,8 @@ class Axis:
     def at(self, value: float) -> float:
         """The coordinate of a value."""
         low, high, value = map(self._scaled, (self.low, self.high, value))
-        return self.start + (self.end - self.start) * (value - low) / (high - low)
+        # Large numbers that differ can have one logarithm.
+        return self.start + (self.end - self.start) * (value - low) / (high - low or 1.0)
 
     def ticks(self, gap: float) -> list[float]:
         """The labelled values, ascending and at least `gap` apart: round numbers."""

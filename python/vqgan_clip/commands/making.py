@@ -34,7 +34,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MEASURED = 2, 5
 
 
-def _picture_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+def picture_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """The callback of options that name a picture: another name fails now, not after the steps."""
     if path is not None and path.suffix.lower() != ".png":
         raise ConfigError(f"{option.opts[-1]} writes a picture, FILE.png ({path})")
@@ -45,7 +45,7 @@ picture_output = click.option(
     "-o",
     "--output",
     type=options.PATH,
-    callback=_picture_file,
+    callback=picture_file,
     required=True,
     metavar="FILE.png",
     help="The picture.",
@@ -97,14 +97,14 @@ def run_options(command: _Command) -> _Command:
         click.option(
             "--preview",
             type=options.PATH,
-            callback=_picture_file,
+            callback=picture_file,
             metavar="FILE.png",
             help="Replace this file as it goes.",
         ),
         click.option(
             "--contact-sheet",
             type=options.PATH,
-            callback=_picture_file,
+            callback=picture_file,
             metavar="FILE.png",
             help="Write a sheet of the steps.",
         ),

@@ -12,12 +12,19 @@ from pile_tools.commands import options
 from pile_tools.errors import ConfigError, FormatError, VerifyError
 from pile_tools.progress import Bar
 from pile_tools.terminal import note, print_document
-from vqgan_clip.commands.making import model_options, state_memory
+from vqgan_clip.commands.making import model_options, picture_file, state_memory
 
 
 @click.command("rerun")
 @click.argument("picture", type=options.PATH, metavar="FILE.png")
-@click.option("-o", "--output", type=options.PATH, metavar="FILE.png", help="Write the new picture here.")
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    callback=picture_file,
+    metavar="FILE.png",
+    help="Write the new picture here.",
+)
 @model_options
 @options.reports
 @options.force
@@ -43,6 +50,7 @@ def command(
     from dataclasses import replace
 
     from vqgan_clip import metadata
+    from vqgan_clip.extras import Extras
     from vqgan_clip.models import load_models
     from vqgan_clip.recipe import carry_out, hashes_of
 
@@ -54,6 +62,8 @@ def command(
         recipe = replace(recipe, weights=weights)
     if clip:
         recipe = replace(recipe, clip=clip)
+    if output is not None:
+        Extras().refuse_clashes(output, [*recipe.input_files, picture], recipe.would_read)
     with contextlib.nullcontext() if moved_weights or clip else _naming_recipe(picture):
         models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
