@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +188,28 @@ def test_a_finished_artifact_is_found_beside_the_scratch_folder_of_another_user(
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert (scratch / MARKER).exists()
+
+
+def test_a_reader_that_looks_at_a_lock_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "x.partial"
+    folder.mkdir()
+    (folder / MARKER).touch()
+    reader = os.open(folder / MARKER, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    timer = threading.Timer(0.03, os.close, [reader])
+    timer.start()
+    with scratch_folders.locked(folder, "makes it"):
+        timer.join()
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "state"])
+def test_a_part_of_a_run_is_replaced_by_no_other_artifact(tmp_path: Path, kind: str) -> None:
+    of_run = Target.of(tmp_path / "step0" / "manifest.json")
+    published(of_run, kind=kind)
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match=rf"is a {kind} of a run"):
+        published(of_run, force=True)
+    assert tree(tmp_path) == before
 
 
 def test_the_mode_of_a_marker_is_that_of_the_umask(tmp_path: Path, usual_mode: int) -> None:

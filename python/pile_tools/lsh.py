@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, checked, manifest, publish
+from pile_tools import _core, manifest, publish
 from pile_tools.config import checked_threshold
-from pile_tools.errors import ConfigError, FormatError, first_line
+from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import MANIFEST_FILE, Request
 from pile_tools.publish import Built, Target
+from pile_tools.tables import mapped_array
 from pile_tools.types import AnyPath
 
 Signatures = NDArray[np.uint32]
@@ -233,15 +234,7 @@ def _hashes(values: NDArray[Any]) -> NDArray[np.uint64]:
 
 def _open(path: Path, shape: tuple[int, int], dtype: str) -> NDArray[Any]:
     """A mapped array of known shape. Raises FormatError."""
-    checked.open_regular(path).close()
-    try:
-        # Not `np.load`, which opens archives and pickles too.
-        array = np.lib.format.open_memmap(path, mode="r")
-    except OSError:
-        raise
-    except Exception as err:  # numpy parses the header as a literal of Python, which fails in many ways
-        raise FormatError(f"not the array of an index: {first_line(err)} ({path})") from None
+    array = mapped_array(path)
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise FormatError(f"{array.shape} {array.dtype}, expected {shape} {np.dtype(dtype)} ({path})")
-    found: NDArray[Any] = array
-    return found
+    return array

@@ -55,6 +55,9 @@ _STATE_LEVELS = ("", "*/", "*/*/", "*/*/*/")
 #: Names that no output takes.
 RESERVED = frozenset({scratch_folders.MARKER, REPLACED, STATE, MANIFEST_FILE, ORDER_FILE})
 
+#: The kinds of artifacts that a run consists of, in folders of their own.
+_PARTS_OF_RUNS = ("checkpoint", "state")
+
 #: A comment near the start of our pages and pictures, HTML and SVG alike.
 PAGE_MARK = "<!-- made by pile-tools -->"
 
@@ -611,10 +614,13 @@ def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names:
 def refuse_in_artifact(path: Path, kind: str, sources: Iterable[Path]) -> None:
     """Raises ConfigError for an input in the folder of an artifact of another kind, which would be replaced.
 
-    `path` is that of the artifact's manifest, if it has a folder of its own.
+    Also for a part of a run, whose other parts may be inputs. `path` is that of the artifact's manifest, if
+    it has a folder of its own.
     """
     is_folder = path.name == MANIFEST_FILE and path.is_file()
     if is_folder and (old := _read_whole(path)) is not None and old.kind != kind:
+        if old.kind in _PARTS_OF_RUNS:
+            raise ConfigError(f"is a {old.kind} of a run; give another output ({path.parent})")
         folders = files.folders_in(path.parent)
         if any(files.is_in(source, folders) for source in sources):
             raise ConfigError(

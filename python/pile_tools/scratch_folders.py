@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ _MAX_PATH_BYTES = 4096
 
 #: Error numbers where a user may not change a folder.
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+#: How often a lock is tried: readers hold it for a moment, to see whether a process works in the folder.
+_TRIES, _SECONDS_BETWEEN_TRIES = 10, 0.01
 
 #: Error numbers of `flock` on a file system without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
@@ -217,7 +221,7 @@ class _Lock:
     def _take(self, folder: Path, what: str) -> bool:
         """Locks the marker. False if it was removed or replaced before the lock was taken."""
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
         except OSError as err:
             if err.errno == errno.EWOULDBLOCK:
                 raise PileError(f"another process {what}; wait for it or stop it ({folder})") from None
@@ -235,6 +239,15 @@ class _Lock:
     def close(self) -> None:
         """Ends the lock."""
         os.close(self._file)
+
+
+def _lock(file: int) -> None:
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables as structured arrays, and as TSV files.
+"""Tables as structured arrays, and as TSV files; arrays in `.npy` files.
 
 `table["step"]` is a column, `table[0]["step"]` a value of a row. In a TSV file, tabs separate fields and line
 feeds end lines; inside a field both are escaped.
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import checked
+from pile_tools.errors import FormatError, first_line
 
 #: A structured array of int64 columns.
 Table: TypeAlias = NDArray[np.void]
@@ -64,3 +65,21 @@ def read_tsv(path: Path) -> Iterator[list[str]]:
         OSError: The file cannot be read.
     """
     return (line.decode().removesuffix("\n").split("\t") for line in checked.bounded_lines(path))
+
+
+def mapped_array(path: Path) -> NDArray[Any]:
+    """The array of a `.npy` file, which may come from anyone, mapped for reading.
+
+    Raises:
+        FormatError: It is no such file, or not a regular one.
+        OSError: It cannot be read.
+    """
+    checked.open_regular(path).close()
+    try:
+        # Not `np.load`, which opens archives and pickles too.
+        found: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as err:  # numpy parses the header as a literal of Python, which fails in many ways
+        raise FormatError(f"not an array of numpy: {first_line(err)} ({path})") from None
+    return found

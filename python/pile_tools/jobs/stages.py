@@ -25,6 +25,7 @@ from pile_tools.manifest import ORDER_FILE, Entry, Manifest, Request
 from pile_tools.order.open import open_order
 from pile_tools.order.order import ARRAYS, RULES, STAGES_RULE, Order
 from pile_tools.publish import Built, Target
+from pile_tools.tables import mapped_array
 from pile_tools.terminal import counted
 from pile_tools.tokens import datasets
 from pile_tools.tokens.concatenated import prefixes
@@ -242,7 +243,7 @@ def _of_stage(
     for path in paths:
         checked.open_regular(path).close()
         _check_listed(source, path, path)
-    of_dataset, of_sample = (np.lib.format.open_memmap(path, mode="r") for path in paths)
+    of_dataset, of_sample = map(mapped_array, paths)
     n_datasets = len(source.stems)
     return (
         (_below(n_datasets, of_dataset[part], paths[0]) + first_dataset for part in parts),
