@@ -14,11 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, PileError, TokenDataset, TrainingOrder, open_order, timeline
+from pile_tools import (
+    ConfigError,
+    FormatError,
+    PileError,
+    TokenDataset,
+    Tokenizer,
+    TrainingOrder,
+    open_order,
+    timeline,
+)
 from pile_tools.jobs import index
 from pile_tools.jobs.index import IndexConfig
 from pile_tools.jobs.order import Blend, OrderConfig, run
 from pile_tools.search import index_for
+from pile_tools.tokens import datasets
 
 
 def all_packed_cases(golden: Path) -> list[dict[str, Any]]:
@@ -271,6 +281,15 @@ def test_arrays_of_an_order_are_of_its_dataset(replaceable: Path) -> None:
     # Without our order beside them they are GPT-NeoX's, which records no dataset.
     (replaceable.parent / "order.json").unlink()
     open_order(array)
+
+
+def test_the_end_of_document_token_is_that_of_the_open_dataset(replaceable: Path, tokenizer: Path) -> None:
+    dataset = open_order(replaceable.parent).dataset
+    loaded = Tokenizer.from_file(tokenizer)
+    assert datasets.eod_of(dataset, loaded) == loaded.eod[1]
+    another_dataset(replaceable)
+    with pytest.raises(FormatError, match="replaced"):
+        datasets.eod_of(dataset, loaded)
 
 
 def test_the_index_of_another_dataset_is_not_used(replaceable: Path) -> None:

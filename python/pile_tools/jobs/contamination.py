@@ -294,8 +294,7 @@ def find_in_dataset(
     inputs = [tokenizer.entry(output), datasets.entry(dataset, output)]
     job = _job(items, output, config, run, inputs)
     loaded = tokenizer.load()
-    eod = datasets.eod_of(prefix, loaded)
-    dataset.check_unchanged()
+    eod = datasets.eod_of(dataset, loaded)
 
     def build(folder: Path) -> Built:
         search = job.search(folder)
@@ -328,7 +327,7 @@ def find_in_order(
     more = {"checkpoints": list(checkpoints.checkpoints), "batch_size": size}
     job = _job(items, output, config, run, inputs, **more)
     loaded = tokenizer.load()
-    eod = datasets.eod_of(Path(str(order.dataset.prefix)), loaded)
+    eod = datasets.eod_of(order.dataset, loaded)
 
     def build(folder: Path) -> Built:
         search = job.search(folder)

@@ -240,8 +240,7 @@ def count_in_dataset(
     if config.by_subset:
         inputs += datasets.origin_entries(dataset, output.parent)
     loaded = tokenizer.load()
-    eod = datasets.eod_of(prefix, loaded)
-    dataset.check_unchanged()
+    eod = datasets.eod_of(dataset, loaded)
     query = terms.query(config, threads, loaded)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:

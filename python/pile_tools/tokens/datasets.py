@@ -154,9 +154,13 @@ def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> Tokenize
     raise UnknownTokenizerError(f"the dataset's tokenizer is unknown or does not exist ({dataset.prefix})")
 
 
-def eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
-    """The id of the end-of-document token: the manifest's, else the tokenizer's own. None for no token."""
-    own = manifest_of(prefix)
+def eod_of(dataset: Documents, tokenizer: Tokenizer) -> int | None:
+    """The id of the end-of-document token: the manifest's, else the tokenizer's own. None for no token.
+
+    Raises as `manifest_of` and `check_unchanged`.
+    """
+    own = manifest_of(Path(str(dataset.prefix)))
+    check_unchanged(dataset)
     settings = {} if own is None else own.settings
     if "eod_id" in settings:
         eod: int | None = settings["eod_id"]
