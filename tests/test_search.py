@@ -338,6 +338,22 @@ def test_a_tokenizer_that_was_changed_since_normalizes_no_text(
         assert "is not the tokenizer file with which" not in cli(*command).stderr
 
 
+def test_an_open_index_has_no_tokenizer_of_a_dataset_that_replaced_its_own(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    old, new, found = tmp_path / "old.json", tmp_path / "new.json", find_shards([shards])
+    old.write_bytes(tokenizer.read_bytes())
+    values = json.loads(old.read_text())
+    values["normalizer"] = None if values["normalizer"] else {"type": "NFC"}
+    new.write_text(json.dumps(values))
+    tokenize.run(found, tmp_path / "d", TokenizeConfig(tokenizer=old), threads=1)
+    run(tmp_path / "d", IndexConfig())
+    index = open_index(tmp_path / "d")
+    tokenize.run(found[:1], tmp_path / "d", TokenizeConfig(tokenizer=new), threads=1, force=True)
+    old.unlink()
+    assert index.tokenizer is None
+
+
 def test_no_tokens_no_places(tmp_path: Path) -> None:
     for documents in ([], [[], []]):
         prefix = write_dataset(tmp_path / f"d{len(documents)}", documents)

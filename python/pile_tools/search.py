@@ -139,12 +139,14 @@ class Index:
         """
         if self.given is not None or not self.core.has_bytes:
             return self.given
+        own = self.manifest.input("tokenizer")
         for made in (self.manifest, *datasets.manifests(Path(self.dataset.prefix))):
             entry = made.input("tokenizer")
             if entry is not None and (path := manifest.input_path(made, entry)).exists():
                 found, read = manifest.read_input(Tokenizer.from_file, path, made.folder)
-                # Another normalizer changes no id's bytes, by which the core knows its tokenizer.
-                is_same = entry.get("sha256") in (None, read["sha256"])
+                # Another normalizer changes no id's bytes, by which the core knows its tokenizer. That of a
+                # dataset that replaced this one may have another.
+                is_same = (own or entry).get("sha256") in (None, read["sha256"])
                 return found if is_same and self.core.is_of(found) else None
         return None
 

@@ -9,6 +9,9 @@ from pile_tools.errors import ConfigError
 #: The name of the small VQGAN and CLIP of this package.
 TOY = "toy"
 
+#: Suffixes of the file with the architecture of a taming VQGAN.
+CONFIG_SUFFIXES = (".yaml", ".yml")
+
 OPTIMIZERS = ("adam", "adamw", "adagrad", "adamax", "nadam", "radam", "rmsprop")
 
 #: The augmentations, in the order in which they are applied.

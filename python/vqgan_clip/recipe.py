@@ -12,7 +12,7 @@ from pile_tools import config as configs
 from pile_tools import files, manifest
 from pile_tools.checked import is_utf8
 from pile_tools.errors import ConfigError
-from vqgan_clip.config import TOY, GuidanceConfig
+from vqgan_clip.config import CONFIG_SUFFIXES, TOY, GuidanceConfig
 from vqgan_clip.prompts import MAX_PROMPTS, parse_prompt, parse_prompts
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class Recipe:
                 continue
             folder = given if given.is_dir() else given.parent
             is_there = given.exists() and path.parent.is_dir() and path.parent.samefile(folder)
-            if is_there and (given.is_dir() or path.name.startswith(given.stem + ".")):
+            is_config = path.suffix in CONFIG_SUFFIXES
+            if is_there and (given.is_dir() or is_config or path.name.startswith(given.stem + ".")):
                 return True
         return False
 
@@ -155,8 +156,10 @@ def _network_files(name: str) -> Iterator[Path]:
     if path.is_dir():
         yield from (found for found in path.iterdir() if found.is_file())
     elif path.is_file():
-        # A checkpoint is read with the configuration beside it, which has its name but for the suffix.
+        # A checkpoint is read with the configuration beside it, which has its name but for the suffix, or is
+        # the only one there.
         yield from path.parent.glob(f"{glob.escape(path.stem)}.*")
+        yield from (found for suffix in CONFIG_SUFFIXES for found in path.parent.glob(f"*{suffix}"))
 
 
 def _network_path(name: str) -> Path | None:

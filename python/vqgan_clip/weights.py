@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pile_tools import checked, files
 from pile_tools.errors import ConfigError, FormatError, VerifyError, first_line
-from vqgan_clip.config import TOY
+from vqgan_clip.config import CONFIG_SUFFIXES, TOY
 from vqgan_clip.layouts import Layout, diffusers_layout, taming_layout
 from vqgan_clip.pickles import pickled_tensors
 from vqgan_clip.vqgan import Vqgan, empty_vqgan
@@ -124,7 +124,7 @@ def _yaml_of(weights: Path) -> Path:
     own = weights.with_suffix(".yaml")
     if own.exists():
         return own
-    candidates = sorted([*weights.parent.glob("*.yaml"), *weights.parent.glob("*.yml")])
+    candidates = sorted(path for suffix in CONFIG_SUFFIXES for path in weights.parent.glob(f"*{suffix}"))
     if len(candidates) != 1:
         raise FormatError(
             f"expected the config {own.name} or one .yaml beside it, found {len(candidates)} ({weights})"

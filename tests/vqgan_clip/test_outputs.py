@@ -216,6 +216,20 @@ def test_no_output_is_among_the_files_of_the_networks(here: Path, option: str, g
     assert not any(path.is_file() for path in here.rglob("*.png"))
 
 
+@pytest.mark.parametrize("name", ["two.yaml", "two.yml"])
+def test_no_output_makes_the_config_of_weights_ambiguous(here: Path, name: str) -> None:
+    """A checkpoint is read with the only config in its folder, whatever its name."""
+    Path("w").mkdir()
+    weights = ROOT / "python/vqgan_clip/toy/weights"
+    shutil.copy(weights / "vqgan.safetensors", "w/m.safetensors")
+    shutil.copy(weights / "vqgan.yaml", "w/only.yaml")
+    words = ["generate", "red", "-o", "a.png", *QUICK, "--weights", "w/m.safetensors", "--clip", "toy"]
+    done = Done(*words, "--state", f"w/{name}")
+    assert (done.code, "give --state another folder (w)" in done.error) == (2, True), done.err
+    done = Done(*words, "--state", "w/only.yaml", "--force")
+    assert (done.code, "is one of the inputs; give --state another file" in done.error) == (2, True)
+
+
 def test_no_rerun_is_among_the_files_of_the_networks(here: Path) -> None:
     Path("w").mkdir()
     for name in ("vqgan.safetensors", "vqgan.yaml"):
