@@ -24,9 +24,11 @@ from pile_tools import (
     open_order,
     timeline,
 )
-from pile_tools.jobs import index
+from pile_tools.jobs import index, tokenize
 from pile_tools.jobs.index import IndexConfig
 from pile_tools.jobs.order import Blend, OrderConfig, run
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.read.shards import find_shards
 from pile_tools.search import index_for
 from pile_tools.tokens import datasets
 
@@ -283,11 +285,16 @@ def test_arrays_of_an_order_are_of_its_dataset(replaceable: Path) -> None:
     open_order(array)
 
 
-def test_the_end_of_document_token_is_that_of_the_open_dataset(replaceable: Path, tokenizer: Path) -> None:
-    dataset = open_order(replaceable.parent).dataset
-    loaded = Tokenizer.from_file(tokenizer)
+def test_the_end_of_document_token_is_that_of_the_open_dataset(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    found, loaded = find_shards([shards]), Tokenizer.from_file(tokenizer)
+    tokenize.run(found, tmp_path / "d", TokenizeConfig(tokenizer=tokenizer), threads=1)
+    dataset = TokenDataset(tmp_path / "d")
+    assert loaded.eod is not None
     assert datasets.eod_of(dataset, loaded) == loaded.eod[1]
-    another_dataset(replaceable)
+    without = TokenizeConfig(tokenizer=tokenizer, append_eod=False)
+    tokenize.run(found, tmp_path / "d", without, threads=1, force=True)
     with pytest.raises(FormatError, match="replaced"):
         datasets.eod_of(dataset, loaded)
 
