@@ -127,7 +127,7 @@ def _item(line: bytes, number: int, path: Path) -> Item:
 def _id(values: Values, key: str) -> str:
     value = values.values[key]
     if isinstance(value, str):
-        return value
+        return values.text(key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise values.refuse(key, "text or a whole number")
     return str(value)

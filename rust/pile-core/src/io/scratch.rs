@@ -42,11 +42,34 @@ struct FinishedFile {
 /// An input from which finished parts were made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct UsedInput {
-    /// Byte for byte: in UTF-8 with replacement characters it could be the path of another file.
-    path: OsString,
+    path: InputPath,
     sha256: String,
     /// None for an input that may have changed while the job read it.
     identity: Option<Identity>,
+}
+
+/// The path of an input, byte for byte: with replacement characters it could be that of another file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum InputPath {
+    Utf8(String),
+    Other(OsString),
+}
+
+impl InputPath {
+    fn of(path: &Path) -> Self {
+        path.to_str().map_or_else(
+            || Self::Other(path.as_os_str().to_owned()),
+            |text| Self::Utf8(text.to_owned()),
+        )
+    }
+
+    fn as_path(&self) -> &Path {
+        match self {
+            Self::Utf8(text) => Path::new(text),
+            Self::Other(text) => Path::new(text),
+        }
+    }
 }
 
 /// What a file system says of an unchanged file: device, inode, bytes, and times of modification and change in
@@ -252,7 +275,7 @@ impl Scratch {
         // that changed up to a second before: file systems may round times to seconds.
         let is_settled = found.ctime() < self.started - 1;
         self.inputs.push(UsedInput {
-            path: path.as_os_str().to_owned(),
+            path: InputPath::of(path),
             sha256: sha256.to_owned(),
             identity: is_settled.then(|| Identity::of(&found)),
         });
@@ -451,7 +474,7 @@ fn hash(path: &Path, mut from: impl Read, progress: &Progress) -> Result<Checksu
 /// Whether the inputs are unchanged.
 fn has_inputs(inputs: &[UsedInput], progress: &Progress) -> Result<bool> {
     for input in inputs {
-        let path = Path::new(&input.path);
+        let path = input.path.as_path();
         let found = match fs::metadata(path) {
             Ok(found) if found.is_file() => found,
             _ => return Ok(false),
