@@ -29,8 +29,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 #: Maximum ignored files printed; the manifest lists more.
 _N_PASSED_OVER = 5
 
-#: A path that click does not check: the job reports a missing one, with exit code 1.
-PATH = click.Path(path_type=Path)
+#: A path that click does not check: the job reports one that is missing or may not be read, with exit code 1.
+PATH = click.Path(path_type=Path, readable=False)
 
 force = click.option("--force", is_flag=True, help="Replace output made from other inputs or settings.")
 threads = click.option(

@@ -17,7 +17,7 @@ from pile_tools.terminal import counted, note, shell_quote
 
 
 @click.command("sample")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False, readable=False))
 @config_options(SampleConfig)
 @options.reports
 @options.force
