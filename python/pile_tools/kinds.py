@@ -47,7 +47,7 @@ def _text(values: Values, key: str) -> None:
     values.text(key)
 
 
-def _file_name(values: Values, key: str) -> None:
+def _os_text(values: Values, key: str) -> None:
     # Bytes of a name that are not UTF-8 are half of a surrogate pair each (PEP 383), which `text` refuses.
     if not isinstance(values.values.get(key), str):
         raise values.refuse(key, "text")
@@ -119,12 +119,12 @@ def _or_null(shape: Shape) -> Callable[[Values, str], None]:
 
 _RECORDS = {"text_field?": _text, "on_bad_record?": _text, "max_record?": _count}
 
-_PASSED_OVER = {"passed_over?": {"n": _count, "first": [{"path": _file_name, "reason": _file_name}]}}
+_PASSED_OVER = {"passed_over?": {"n": _count, "first": [{"path": _os_text, "reason": _os_text}]}}
 
 _SUBSET = {"name": _or_null(_text), "n_documents": _count, "n_tokens": _count, "n_text_bytes?": _count}
 
 _SHARD = {
-    "path": _file_name,
+    "path": _os_text,
     "bytes": _count,
     "sha256": _digest,
     "n_records": _count,
@@ -348,7 +348,7 @@ SUMMARIES: Mapping[str, Shape] = {
                 "score": _number,
                 "answer_score": _or_null(_number),
                 "n_documents": _count,
-                "document": _file_name,
+                "document": _os_text,
                 "first_step?": _or_null(_count),
                 "last_step?": _or_null(_count),
                 "item_text": _excerpt,
@@ -383,7 +383,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "eod?": _or_null(_text),
         "parts?": [
             {
-                "path": _file_name,
+                "path": _os_text,
                 "first_document": _count,
                 "n_documents": _count,
                 "n_tokens": _count,
@@ -416,7 +416,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "end_of_document": _or_null(_token),
         "n_segments": _count,
     },
-    "pictures": {"pictures": [{"path": _file_name, "prompts": _text, "about": _text}]},
+    "pictures": {"pictures": [{"path": _os_text, "prompts": _text, "about": _text}]},
     "model": {"n_parameters": _count, "vocab_size": _count, "dtype": _text},
     "toy": {"n_bytes": _count, "psnr_db": _number, "torch": _text},
     "ngrams": {

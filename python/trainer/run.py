@@ -477,10 +477,10 @@ def begin(run: Run, scratch: Path, *, force: bool) -> None:
     """
     output = run.config.output
     if force:
-        own = {MANIFEST_FILE, RUN_FILE, *(path.name for path in run.records.values())}
+        own = {MANIFEST_FILE, RUN_FILE, _CHECKED, *(path.name for path in run.records.values())}
         if any(_has_validated(output / name) for name in (MANIFEST_FILE, RUN_FILE)):
             own.add(VALIDATION_LOG_FILE)
-        _remove_made(output, scratch, [name for name in (*_FILES, _CHECKED) if name in {*own, _CHECKED}])
+        _remove_made(output, scratch, [name for name in (*_FILES, _CHECKED) if name in own])
     # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
     # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)

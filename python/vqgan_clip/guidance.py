@@ -283,7 +283,8 @@ class Guidance:
         """Continues from a `state`.
 
         Raises:
-            StateError: Its tensors have other names, shapes or types, or values that no run has.
+            StateError: Its tensors have other names, shapes or types, or values that no run has, or it is of
+                more steps than this run has.
         """
         _check_fits(state, self.state())
         numbers = state["numbers"]
