@@ -34,6 +34,9 @@ NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: How often a lock is tried: readers hold it for a moment, to see whether a process works in the folder.
 _TRIES, _SECONDS_BETWEEN_TRIES = 10, 0.01
 
+#: How often it is tried at the end of a job of several processes, which end at about the same time.
+_TRIES_AT_THE_END = 100
+
 #: Error numbers of `flock` on a file system without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
@@ -43,11 +46,11 @@ class NoLocksWarning(PileWarning):
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, what: str) -> Iterator[Lock]:
     """Creates a scratch folder, or takes over one of ours, and locks it against other processes.
 
     The lock ends with the block, or with the process. At the end of the block a folder that contains only the
-    marker is removed.
+    marker is removed, unless another process of the job still holds the lock.
 
     Args:
         folder: The scratch folder.
@@ -58,11 +61,11 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     """
     is_empty = False
     try:
-        with contextlib.closing(_Lock(folder, what)):
+        with contextlib.closing(Lock(folder, what)) as lock:
             try:
-                yield
+                yield lock
             finally:
-                is_empty = [path.name for path in folder.iterdir()] == [MARKER]
+                is_empty = lock.is_alone() and [path.name for path in folder.iterdir()] == [MARKER]
                 if is_empty:
                     (folder / MARKER).unlink()
     finally:
@@ -72,6 +75,24 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
                 files.sync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def joined(folder: Path, what: str) -> Iterator[None]:
+    """Holds the lock of a scratch folder together with the process that shares it; see `Lock.share`.
+
+    Raises:
+        PileError: Another process has taken the folder over.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(folder / MARKER, flags)
+    try:
+        # Without locks the process that made the folder has said so.
+        if _has_locked(file, fcntl.LOCK_SH) is False or not _is_at(folder, file):
+            raise _held(folder, what)
+        yield
+    finally:
+        os.close(file)
 
 
 def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
@@ -182,10 +203,12 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(path.lstat().st_mode)
 
 
-class _Lock:
+class Lock:
     """The locked marker of a scratch folder."""
 
     def __init__(self, folder: Path, what: str) -> None:
+        self._folder, self._what = folder, what
+        self._is_shared = False
         while True:
             _make_folder(folder)
             try:
@@ -203,7 +226,7 @@ class _Lock:
                 raise
             try:
                 self._refuse_foreign(folder)
-                if self._take(folder, what):
+                if self._take():
                     return
             except BaseException:
                 self.close()
@@ -218,42 +241,73 @@ class _Lock:
                 f"is not from pile-tools, so this is not a scratch folder of pile-tools ({folder / MARKER})"
             )
 
-    def _take(self, folder: Path, what: str) -> bool:
+    def _take(self) -> bool:
         """Locks the marker. False if it was removed or replaced before the lock was taken."""
-        try:
-            _lock(self._file)
-        except OSError as err:
-            if err.errno == errno.EWOULDBLOCK:
-                raise PileError(f"another process {what}; wait for it or stop it ({folder})") from None
-            if err.errno not in _NO_LOCKS:
-                raise
+        has_locked = _has_locked(self._file, fcntl.LOCK_EX)
+        if has_locked is False:
+            raise _held(self._folder, self._what)
+        if has_locked is None:
             warnings.warn(
-                f"the file system has no locks: do not run the same command twice at once ({folder})",
+                f"the file system has no locks: do not run the same command twice at once ({self._folder})",
                 NoLocksWarning,
                 stacklevel=4,
             )
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.lstat(folder / MARKER), os.fstat(self._file))
-        return False
+        return _is_at(self._folder, self._file)
+
+    def share(self) -> None:
+        """Lets the other processes of the job hold the lock too: it ends when the last of them has ended.
+
+        Raises:
+            PileError: Another job took the lock in the moment in which this one held none.
+        """
+        self._is_shared = True
+        if _has_locked(self._file, fcntl.LOCK_SH) is False:
+            raise _held(self._folder, self._what)
+
+    def is_alone(self) -> bool:
+        """Whether no other process holds the lock; waits a moment for others that are ending."""
+        if not self._is_shared:
+            return True
+        has_locked = _has_locked(self._file, fcntl.LOCK_EX, _TRIES_AT_THE_END)
+        return has_locked is not False and _is_at(self._folder, self._file)
 
     def close(self) -> None:
         """Ends the lock."""
         os.close(self._file)
 
 
-def _lock(file: int) -> None:
-    for _ in range(_TRIES - 1):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(_SECONDS_BETWEEN_TRIES)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _has_locked(file: int, how: int, n_tries: int = _TRIES) -> bool | None:
+    """Locks a file, unless another process holds it. None on a file system without locks."""
+    for number in range(n_tries):
+        if number:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        except OSError as err:
+            if err.errno not in _NO_LOCKS:
+                raise
+            return None
+        return True
+    return False
+
+
+def _is_at(folder: Path, marker: int) -> bool:
+    """Whether an open marker is the one in the folder: it was neither removed nor replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.lstat(folder / MARKER), os.fstat(marker))
+    return False
+
+
+def _held(folder: Path, what: str) -> PileError:
+    return PileError(f"another process {what}; wait for it or stop it ({folder})")
 
 
 def _make_folder(folder: Path) -> None:
     """Creates a scratch folder, or checks that an existing one is ours or empty."""
     # Outside the `suppress`: FileExistsError of a parent, such as a broken link, must reach the user.
-    # Suppressed, it would make `_Lock` try again for ever.
+    # Suppressed, it would make `Lock` try again for ever.
     files.make_folders(folder.parent)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
@@ -263,7 +317,7 @@ def _make_folder(folder: Path) -> None:
             raise PileError(f"has the name of the scratch folder; rename or remove it ({folder})")
         can_be_used = is_ours(folder)
     except FileNotFoundError:
-        # Removed meanwhile: `_Lock` tries again.
+        # Removed meanwhile: `Lock` tries again.
         return
     if not can_be_used:
         raise PileError(

@@ -100,9 +100,11 @@ def train(run: Run, start: Start) -> Outcome:
     run.recipe.split(process_count()[1], sharding)
     with processes(run.recipe.seed, sharding.pipeline_stages) as ranks, contextlib.ExitStack() as held:
         ranks.agree(lambda: check_machine(run.recipe.precision, ranks.device))
-        scratch = run.config.output / SCRATCH_FOLDER
-        ranks.main_does(lambda: held.enter_context(runs.writing(run.config.output)))
+        output = run.config.output
+        scratch = output / SCRATCH_FOLDER
+        ranks.main_does(lambda: held.enter_context(runs.writing(output, ranks.size)))
         _check_folder_is_shared(scratch, ranks)
+        ranks.agree(lambda: None if ranks.is_main else held.enter_context(runs.writing_too(output)))
         run = _begin(run, ranks, scratch, start)
         unverified = _check_data(run, ranks)
         torch.set_num_threads(run.stretches[-1].threads)
@@ -113,6 +115,10 @@ def train(run: Run, start: Start) -> Outcome:
         engine = _engine(run, ranks, source, is_from_weights=is_from_weights)
         first_step = load_state(engine, state, ranks) if state else None
         outcome = _Session(run, engine, ranks, scratch, start).go_on(first_step)
+        if not ranks.is_main:
+            held.close()
+        # Rank 0 removes the scratch folder once no other holds its lock.
+        ranks.barrier()
         if ranks.is_main:
             _publish_manifest(run, unverified)
     return outcome

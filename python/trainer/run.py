@@ -396,8 +396,12 @@ def refuse_skipping_the_past(run: Run) -> None:
 
 
 @contextlib.contextmanager
-def writing(output: Path) -> Iterator[Path]:
-    """The scratch folder of a run, locked against every other process that would write there.
+def writing(output: Path, n_processes: int = 1) -> Iterator[Path]:
+    """The scratch folder of a run, locked against every process of another start.
+
+    Args:
+        output: The run's folder.
+        n_processes: How many train; the others hold the lock by `writing_too`.
 
     Raises:
         PileError: Another process trains in this folder.
@@ -410,14 +414,21 @@ def writing(output: Path) -> Iterator[Path]:
                 f"is a mounted folder, between which and the run's no file is renamed; "
                 f"unmount it, or mount it as the whole run's folder ({folder})"
             )
-    with scratch_folders.locked(scratch, _WRITING):
+    with scratch_folders.locked(scratch, _WRITING) as lock:
         scratch_folders.clear(scratch)
+        if n_processes > 1:
+            lock.share()
         try:
             yield scratch
         finally:
             # Another process of a failed run may still write here: the next start clears it.
             with contextlib.suppress(OSError):
                 scratch_folders.clear(scratch)
+
+
+def writing_too(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds the lock of a run in a process other than rank 0, which outlives it if it alone is killed."""
+    return scratch_folders.joined(output / SCRATCH_FOLDER, _WRITING)
 
 
 def tidy(output: Path) -> None:

@@ -78,6 +78,28 @@ def test_two_killed_processes_go_on_to_the_same_bytes(
     assert contents(folder / "run") == whole
 
 
+def test_a_start_waits_for_the_end_of_every_process(
+    server: Server, folder: Path, whole: dict[str, bytes]
+) -> None:
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    main, other = server.pair("config.toml", folders=(folder, folder))
+    while not (folder / "run/resume/step2").exists():
+        time.sleep(0.001)
+    os.kill(other.pid, signal.SIGSTOP)
+    os.kill(main.pid, signal.SIGKILL)
+    server.wait(main)
+    try:
+        results = [server.wait(process) for process in server.pair("config.toml", folders=(folder, folder))]
+        assert [result.returncode for result in results] == [1, 1], results
+        assert "another process trains in this folder" in results[0].stderr
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        server.wait(other)
+    results = [server.wait(process) for process in server.pair("config.toml", folders=(folder, folder))]
+    assert [result.returncode for result in results] == [0, 0], results
+    assert contents(folder / "run") == whole
+
+
 def test_a_run_that_was_killed_before_its_last_removal_keeps_no_older_state(
     server: Server, folder: Path, half: Path, whole: dict[str, bytes]
 ) -> None:

@@ -218,6 +218,42 @@ def test_one_process_writes_in_a_folder(tmp_path: Path) -> None:
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_the_lock_of_several_processes_ends_with_the_last(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    refused = pytest.raises(PileError, match="another process trains in this folder")
+    with contextlib.ExitStack() as other:
+        with runs.writing(output, 2):
+            other.enter_context(runs.writing_too(output))
+            with refused, runs.writing(output):
+                pytest.fail("two processes hold it")
+        # Rank 0 has ended; the folder stays for the lock of the other.
+        assert [path.name for path in (output / "run.json.partial").iterdir()] == ["pile-tools.lock"]
+        with refused, runs.writing(output):
+            pytest.fail("the other holds it")
+    with runs.writing(output, 2), runs.writing_too(output):
+        pass
+    assert list(output.iterdir()) == []
+
+
+def test_a_lock_of_another_start_is_not_joined(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with (
+        runs.writing(output),
+        pytest.raises(PileError, match="another process trains in this folder"),
+        runs.writing_too(output),
+    ):
+        pytest.fail("it is not shared")
+    assert list(output.iterdir()) == []
+
+
+def test_a_lock_that_was_removed_is_not_joined(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with runs.writing(output, 2):
+        (output / "run.json.partial/pile-tools.lock").unlink()
+        with pytest.raises(FileNotFoundError, match="lock"), runs.writing_too(output):
+            pytest.fail("it is gone")
+
+
 def test_a_folder_deeper_than_the_stack_stays(scratch: Path, parent: Path) -> None:
     make(scratch, parent, 3)
     deep = parent.joinpath("step3", *["deep"] * 400)
