@@ -173,6 +173,20 @@ def bind() -> Iterator[Bind]:
 
 
 @pytest.fixture
+def small_disk() -> Iterator[Callable[[Path, int], None]]:
+    """Mounts a disk of so many KiB on a folder, until the test ends; or gives it that size."""
+    with mounting() as mount:
+
+        def resize(folder: Path, n_kib: int) -> None:
+            if os.path.ismount(folder):
+                subprocess.run(["mount", "-o", f"remount,size={n_kib}k", str(folder)], check=True)
+            else:
+                mount(["-t", "tmpfs", "-o", f"size={n_kib}k", "none"], folder)
+
+        yield resize
+
+
+@pytest.fixture
 def overlay(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
     """Shows a folder as an overlay, whose changes are on another file system, until the test ends."""
     with mounting() as mount:

@@ -78,7 +78,8 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._opened.close()
+        # A file that is full fails again when it is closed: it must know of the first error, which names it.
+        self._opened.__exit__(kind, error, trace)
 
     def step(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
         """Adds step `step`, from 0."""

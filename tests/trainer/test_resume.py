@@ -384,6 +384,35 @@ def test_a_full_disk_is_one_message_and_the_last_state_stays(
         assert contents(output) == undisturbed, at
 
 
+def test_a_full_disk_names_the_file(
+    server: Server,
+    write_config: WriteConfig,
+    order: Path,
+    small_disk: Callable[[Path, int], None],
+    tmp_path: Path,
+) -> None:
+    validation = ("[validation]", f'order = "{order}"', "every = 2", "rows = 3")
+    small, large = tmp_path / "small", tmp_path / "large"
+    for folder in (small, large):
+        (folder / "run").mkdir(parents=True)
+        write_config(folder / "config.toml", Path("run"), *REGULAR, tables=validation)
+    named = set()
+    for n_kib in (8, 12, 16, 24, 500):
+        small_disk(small / "run", n_kib)
+        result = server.wait(server.start("config.toml", folder=small))
+        assert result.returncode == 1, (n_kib, result.stderr)
+        last = result.stderr.splitlines()[-1]
+        found = re.fullmatch(r"error: No space left on device \((run/\S+)\); free some space .*", last)
+        assert found is not None, (n_kib, last)
+        named.add(Path(found[1]).name)
+    # Both files that grow by each step, and those that are made whole.
+    assert named >= {"validation_log.jsonl", "model.safetensors"}, named
+    small_disk(small / "run", 10_000)
+    for folder in (small, large):
+        assert server.wait(server.start("config.toml", folder=folder)).returncode == 0
+    assert contents(small / "run") == contents(large / "run")
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_kill_of_one_process_during_a_save_ends_both_and_is_made_good(
     server: Server, folder: Path, whole: dict[str, bytes], rank: int
