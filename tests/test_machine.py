@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.test_search import write_dataset
 
-from pile_tools import TokenDataset
+from pile_tools import TokenDataset, checked
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -55,9 +56,30 @@ def test_an_input_that_shrinks_ends_the_command_with_its_name(
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "became shorter while it was read; run the command again once it is whole" in result.stderr
+    assert "became shorter while it was read" in result.stderr
     assert str(tmp_path / "d.bin") in result.stderr
     assert not output.exists()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read, as Linux has"
+)
+@pytest.mark.parametrize(
+    "read", [checked.read_bytes, checked.sha256, lambda path: list(checked.bounded_lines(path))]
+)
+def test_a_disk_that_cannot_be_read_is_named(read: Callable[[Path], object]) -> None:
+    # Nothing is mapped at address 0: the system answers with EIO.
+    with pytest.raises(OSError, match="Input/output error") as info:
+        read(Path("/proc/self/mem"))
+    assert info.value.filename == "/proc/self/mem"
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/kmsg", os.R_OK), reason="needs a file with nothing to read, as root has"
+)
+def test_a_file_with_nothing_to_read_yet_is_empty() -> None:
+    for _ in range(2):
+        assert isinstance(checked.read_bytes(Path("/proc/kmsg")), bytes)
 
 
 def test_a_file_that_became_shorter_explains_other_errors(dataset: Path, tmp_path: Path) -> None:

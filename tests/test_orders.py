@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import pickle
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import pytest
 from pile_tools import (
     ConfigError,
     FormatError,
+    OutputExistsError,
     PileError,
     TokenDataset,
     Tokenizer,
     TrainingOrder,
+    open_index,
     open_order,
     timeline,
 )
@@ -28,6 +32,7 @@ from pile_tools.jobs import index, tokenize
 from pile_tools.jobs.index import IndexConfig
 from pile_tools.jobs.order import Blend, OrderConfig, run
 from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
 from pile_tools.read.shards import find_shards
 from pile_tools.search import index_for
 from pile_tools.tokens import datasets
@@ -270,6 +275,76 @@ def test_a_copy_of_an_order_is_of_the_same_files(
     else:
         with pytest.raises(PileError, match="was replaced since the order was opened"):
             pickle.loads(packed)
+
+
+def test_a_copy_of_an_order_has_the_same_labels(replaceable: Path, tmp_path: Path) -> None:
+    for name in (".bin", ".idx"):
+        shutil.copy(f"{replaceable}{name}", tmp_path / f"labels{name}")
+    folder = tmp_path / "labelled"
+    run(replaceable, folder, OrderConfig(seq_length=32, samples=20), labels=tmp_path / "labels")
+    packed = pickle.dumps(open_order(folder))
+    assert pickle.loads(packed).labels is not None
+    another_dataset(tmp_path / "labels")
+    with pytest.raises(PileError, match="was replaced since the order was opened"):
+        pickle.loads(packed)
+
+
+def test_a_saved_order_does_not_replace_one_that_it_is_made_of(order_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(order_folder, base)
+    made = json.loads((base / "order.json").read_text())
+    made["inputs"][0]["path"] = os.path.relpath(order_folder / made["inputs"][0]["path"], base)
+    (base / "order.json").write_text(json.dumps(made))
+    inserted = Insert(step=0, row=0, offset=0, tokens=(1, 2))
+    first = insert_tokens(open_order(base).rebatch(batch_size=4), [inserted])
+    save_interventions(first, tmp_path / "first")
+    second = insert_tokens(open_order(tmp_path / "first"), [inserted])
+    for folder in (base, tmp_path / "first"):
+        with pytest.raises(ConfigError, match="give another"):
+            save_interventions(second, folder, force=True)
+    save_interventions(second, tmp_path / "second")
+    open_order(tmp_path / "second")
+
+
+def hidden_change(number: int) -> list[str]:
+    """Documents of one length, of which one differs by `number`, between the samples of a fingerprint."""
+    texts = ["ø" * 16] * 20_000
+    texts[77] = "ø" * 15 + "ßøþ"[number]
+    return texts
+
+
+def test_a_change_between_the_samples_of_the_fingerprint_is_found(
+    tokenizer: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    prefix, shard, folder = tmp_path / "d", tmp_path / "d.jsonl", tmp_path / "order"
+
+    def make(number: int) -> None:
+        shard.write_text("".join(json.dumps({"text": text}) + "\n" for text in hidden_change(number)))
+        config = TokenizeConfig(tokenizer=tokenizer)
+        tokenize.run(find_shards([shard]), prefix, config, threads=1, force=True)
+
+    make(0)
+    index.run(prefix, IndexConfig())
+    config = OrderConfig(seq_length=32, samples=20)
+    run(prefix, folder, config)
+    packed = pickle.dumps(open_order(folder)), pickle.dumps(open_index(prefix))
+    before = TokenDataset(prefix).fingerprint
+    make(1)
+    assert TokenDataset(prefix).fingerprint == before
+    for opened in (
+        lambda: open_order(folder),
+        lambda: open_index(prefix),
+        *(lambda data=data: pickle.loads(data) for data in packed),
+    ):
+        with pytest.raises(PileError, match=r"another dataset|a dataset of it was replaced"):
+            opened()
+    for again in (lambda: index.run(prefix, IndexConfig()), lambda: run(prefix, folder, config)):
+        with pytest.raises(OutputExistsError):
+            again()
+    for artifact in (folder, tmp_path / "d.index"):
+        done = cli("verify", artifact, "--chain")
+        assert done.returncode == 1
+        assert "another dataset than the input: its manifest has another SHA-256 of the tokens" in done.stdout
 
 
 def test_arrays_of_an_order_are_of_its_dataset(replaceable: Path) -> None:

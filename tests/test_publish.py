@@ -1448,3 +1448,33 @@ def test_a_link_to_data_elsewhere_stays_in_a_path(tmp_path: Path) -> None:
     found = manifest.relative(tmp_path / "work" / "pile" / "00.jsonl", tmp_path / "disk" / "out")
     assert found == "../pile/00.jsonl"
     assert manifest.relative(Path("/proc/self/cwd/a/b"), Path.cwd() / "out") == "../a/b"
+
+
+@pytest.mark.parametrize("state", ["finished", "replacing"])
+def test_the_work_of_another_artifact_with_the_same_scratch_folder_stays(tmp_path: Path, state: str) -> None:
+    """A tokenizer `x.json` and a folder `x` share `x.partial`."""
+    folder = Target.of(tmp_path / "x/manifest.json")
+    assert folder.scratch == target(tmp_path).scratch
+    make(tmp_path, {"x.a": "1"})
+    if state == "replacing":
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x/x.a").write_text("1")
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publish, "_publish", kill)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, {"x.a": "2"}, request="b", force=True)
+    if state == "replacing":
+        (target(tmp_path).scratch / "x.manifest.json").unlink()
+    before = tree(tmp_path)
+    with pytest.raises(OutputExistsError, match=r"is of another output, whose command finishes it"):
+        published(folder)
+    assert tree(tmp_path) == before
+    # The command of the other output finishes it.
+    assert make(tmp_path, {"x.a": "2"}, request="b", force=True)[1]
+    assert (tmp_path / "x.a").read_text() == "2"
+    assert published(folder)[1]
+    assert tree(tmp_path).get("x/x.a") == (b"1" if state == "replacing" else None)

@@ -126,6 +126,20 @@ def test_queries_of_all_kinds_of_arrays_give_the_same(indexed: Index) -> None:
     assert indexed.count_batch(["alpha", b"beta"]).tolist() == [indexed.count("alpha"), indexed.count("beta")]
     assert indexed.count_batch([]).tolist() == []
     assert pickle.loads(pickle.dumps(indexed.core)).count(ids) == n
+    assert pickle.loads(pickle.dumps(indexed)).count(ids) == n
+
+
+def test_a_copy_of_an_index_is_of_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(tmp_path / "d", [[1, 2, 3]] * 5)
+    run(tmp_path / "d", IndexConfig(texts=False))
+    monkeypatch.chdir(tmp_path)
+    packed = pickle.dumps(open_index("d"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(packed).count([1, 2]) == 5
+    write_dataset(tmp_path / "d", [[1, 2, 4]] * 6)
+    run(tmp_path / "d", IndexConfig(texts=False), force=True)
+    with pytest.raises(PileError, match="was replaced since the index was opened"):
+        pickle.loads(packed)
 
 
 def test_what_follows_is_a_distribution(indexed: Index) -> None:

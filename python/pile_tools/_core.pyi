@@ -321,7 +321,8 @@ class TrainingOrder:
 
     `order[i]` is the sample at an index, (sample_length,) uint16 or int32, or int64 if the datasets of a
     blend differ in type. `len(order)` is the number of samples. `pile_tools.open_order(FOLDER)` reads the
-    arguments from the folder's `order.json`. Opens in constant time. Pickles by path.
+    arguments from the folder's `order.json`. Opens in constant time. Pickles by path, with the
+    fingerprint of the dataset.
 
     Args:
         stem: The path of the three arrays, without `_doc_idx.npy` and so on.
@@ -402,7 +403,14 @@ class TrainingOrder:
             FormatError: The dataset or an array is damaged.
         """
 
-    def __reduce__(self) -> tuple[Callable[..., TrainingOrder], tuple[object, ...]]: ...
+    def __setstate__(self, of_dataset: str) -> None:
+        """Compares the fingerprint of the reopened dataset with that of the pickled order.
+
+        Raises:
+            FormatError: The dataset was replaced meanwhile.
+        """
+
+    def __reduce__(self) -> tuple[object, ...]: ...
 
 @final
 class TokenSource:

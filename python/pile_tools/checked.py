@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -39,7 +40,7 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Opens a regular file, or a link to one, for reading.
+    """Opens a regular file, or a link to one, for reading; an error in reading names it.
 
     Raises:
         FormatError: A folder, pipe, socket or device: reading one could block or never end.
@@ -50,10 +51,32 @@ def open_regular(path: Path) -> IO[bytes]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _require_regular(os.fstat(descriptor).st_mode, path)
-        return os.fdopen(descriptor, "rb")
+        return io.BufferedReader(_NamedFile(descriptor, path))
     except BaseException:
         os.close(descriptor)
         raise
+
+
+class _NamedFile(io.FileIO):
+    """An open file whose errors have its name: those of the system's reads have none."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor)
+        self._path = path
+
+    # Files of /proc may have nothing to read yet, which is None.
+    def readinto(self, buffer: Any) -> int:
+        return self._named(lambda: super(_NamedFile, self).readinto(buffer)) or 0
+
+    def readall(self) -> bytes:
+        return self._named(super().readall) or b""
+
+    def _named(self, read: Callable[[], _Value]) -> _Value:
+        try:
+            return read()
+        except OSError as err:
+            err.filename = os.fspath(self._path)
+            raise
 
 
 def _require_regular(mode: int, path: Path) -> None:

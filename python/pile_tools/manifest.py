@@ -60,7 +60,17 @@ _WHAT = "a manifest of pile-tools"
 _LONG_BYTES = 10**9
 
 #: Keys of an entry other than its path.
-_ENTRY_KEYS = ("role", "bytes", "sha256", "fingerprint", "step", "hub_id", "revision", "commit")
+_ENTRY_KEYS = (
+    "role",
+    "bytes",
+    "sha256",
+    "fingerprint",
+    "tokens_sha256",
+    "step",
+    "hub_id",
+    "revision",
+    "commit",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,8 @@ class Request:
             `tokens`, `labels`, `token-shards`, `token-file`, `ngrams`, `terms`, `index`, `order`, `run`,
             `checkpoint`, `state`, `model`, `study`, `report`, `toy` or `pictures`.
         settings: The settings that change the output, JSON-ready.
-        inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
+        inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`; of a dataset
+            also `tokens_sha256` if its manifest has it.
     """
 
     kind: str
@@ -287,6 +298,11 @@ def _parsed(data: bytes, path: Path) -> Manifest:
     )
 
 
+def is_name(name: str) -> bool:
+    """Whether a file with this name is a manifest."""
+    return name in (MANIFEST_FILE, ORDER_FILE) or name.endswith(MANIFEST_SUFFIX)
+
+
 def is_intact(path: Path) -> bool:
     """Whether a manifest's checksum matches its values; older manifests, without a checksum, pass."""
     values = dict(checked.read_json(path, what=_WHAT).values)
@@ -319,7 +335,8 @@ def _checked_entry(entry: Values) -> Entry:
         entry.optional(key, entry.text)
     for key in ("bytes", "step"):
         entry.optional(key, entry.integer)
-    entry.optional("sha256", lambda key: entry.hexadecimal(key, SHA256_DIGITS))
+    for key in ("sha256", "tokens_sha256"):
+        entry.optional(key, lambda key: entry.hexadecimal(key, SHA256_DIGITS))
     entry.optional("fingerprint", entry.hexadecimal)
     # Callers test for keys: a null must look like a missing key.
     return {key: value for key, value in entry.values.items() if value is not None}

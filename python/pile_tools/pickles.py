@@ -45,6 +45,18 @@ _INSTRUCTIONS = (
 )
 
 
+class Inert:
+    """An object of a class that is not loaded: takes any arguments and state, and does nothing."""
+
+    def __new__(cls, *_: object) -> Inert:
+        """An object that does nothing."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class _Value:
     """What a value is made of.

@@ -186,7 +186,8 @@ def make(
     _refuse_reserved(names)
     _refuse_no_folder(target.folder)
     _refuse_own_input(target, request.kind, request.inputs, names)
-    _refuse_scratch(target.folder)
+    refuse_mapped_in(target.scratch)
+    refuse_scratch(target.folder)
     if is_stream and os.path.lexists(target.manifest) and not force:
         raise OutputExistsError(f"already exists; force replaces it{or_else} ({target.manifest})")
     ignores_finished = force or is_stream
@@ -207,7 +208,8 @@ def make(
                 scratch_folders.remove_tree(path)
         owned, before = _owned(target), files.version(target.manifest)
         if done := finished():
-            scratch_folders.clear(target.scratch)
+            if _others_output(target) is None:
+                scratch_folders.clear(target.scratch)
             return done, False
         for name in owned:
             refuse_mounted_file(target.folder / name)
@@ -292,8 +294,9 @@ def write_file(
     refuse_name(path)
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
     refuse_in_scratch(scratch, inputs)
+    refuse_mapped_in(scratch)
     _refuse_mounted(path.parent, scratch)
-    with scratch_folders.locked(scratch, _WRITING):
+    with contextlib.nullcontext() if scratch in _HELD else scratch_folders.locked(scratch, _WRITING):
         _clear_file(scratch, path.name)
         temporary = scratch / path.name
         try:
@@ -312,6 +315,29 @@ def write_file(
             files.sync_folder(path.parent)
         finally:
             scratch_folders.clear(scratch)
+
+
+#: Scratch folders of single files that this process holds for a whole job.
+_HELD: set[Path] = set()
+
+
+@contextlib.contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Keeps other processes from writing a single file until the block ends, between our own writes too.
+
+    Raises:
+        PileError: Another process holds it.
+    """
+    if is_stream(path):
+        yield
+        return
+    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    with scratch_folders.locked(scratch, _WRITING):
+        _HELD.add(scratch)
+        try:
+            yield
+        finally:
+            _HELD.discard(scratch)
 
 
 def tidy(path: Path) -> None:
@@ -370,7 +396,7 @@ def refuse_name(path: Path) -> None:
         return
     _refuse_reserved([path.name])
     _refuse_no_folder(path.parent)
-    _refuse_scratch(path.parent)
+    refuse_scratch(path.parent)
     _refuse_kind(path)
 
 
@@ -380,8 +406,7 @@ def _refuse_input_or_part(path: Path, inputs: Iterable[Path]) -> None:
     if path.is_file() and (_core.is_mapped(path) or files.identity(path) in read):
         raise ConfigError(f"is one of the inputs; give another output ({path})")
     for beside in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        is_manifest = beside.name in (MANIFEST_FILE, ORDER_FILE) or beside.name.endswith(MANIFEST_SUFFIX)
-        found = _read_whole(beside) if is_manifest else None
+        found = _read_whole(beside) if manifest.is_name(beside.name) else None
         if found is not None and any(entry["path"] == path.name for entry in found.outputs):
             raise ConfigError(f"is a file of another output; give another name ({path}, {beside})")
 
@@ -521,7 +546,14 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
 
 
 def _refuse_to_discard(target: Target, request: Request) -> None:
-    """Raises OutputExistsError if a killed command left the finished artifact of other settings or inputs."""
+    """Raises OutputExistsError if a killed command left the finished artifact of other settings or inputs.
+
+    Or another artifact: a tokenizer `t.json` and a folder `t` have one scratch folder.
+    """
+    if (other := _others_output(target)) is not None:
+        raise OutputExistsError(
+            f"is of another output, whose command finishes it; run that again, or force discards it ({other})"
+        )
     if not target.unpublished.is_file():
         return
     try:
@@ -539,6 +571,20 @@ def _refuse_to_discard(target: Target, request: Request) -> None:
         f"holds a finished output of other settings or inputs, which its command publishes; "
         f"force discards it ({target.scratch})"
     )
+
+
+def _others_output(target: Target) -> Path | None:
+    """A file of another artifact in the scratch folder, which it has not finished publishing."""
+    there = (path for path in sorted(target.scratch.iterdir()) if files.is_regular(path))
+    return next((path for path in there if _is_of_another(path, target)), None)
+
+
+def _is_of_another(path: Path, target: Target) -> bool:
+    if path.name == REPLACED:
+        with contextlib.suppress(FormatError):
+            return not _is_list_of(checked.read_json(path, what="a list of replaced files"), target)
+        return False
+    return manifest.is_name(path.name) and path != target.unpublished
 
 
 def _discard_others_work(scratch: Path, own: Iterable[str], *, force: bool) -> None:
@@ -651,7 +697,22 @@ def refuse_in_scratch(scratch: Path, sources: Iterable[Path]) -> None:
     known = files.identity(scratch)
     for source in sources:
         if known is not None and files.is_in(source, {known}):
-            raise ConfigError(f"is in the scratch folder of the output, which is cleared; move it ({source})")
+            raise _in_scratch(source)
+
+
+def refuse_mapped_in(scratch: Path) -> None:
+    """Raises ConfigError for a file in the scratch folder of the output that this process has mapped.
+
+    It is an input of inputs, such as the tokens of an order, which no request names.
+    """
+    for folder, _, names in os.walk(scratch):
+        for path in (Path(folder, name) for name in names):
+            if _core.is_mapped(path):
+                raise _in_scratch(path)
+
+
+def _in_scratch(source: Path) -> ConfigError:
+    return ConfigError(f"is in the scratch folder of the output, which is cleared; move it ({source})")
 
 
 def _files_of(source: Path) -> list[Path]:
@@ -662,7 +723,7 @@ def _files_of(source: Path) -> list[Path]:
     return [Path(f"{source}.bin"), Path(f"{source}.idx"), *shards]
 
 
-def _refuse_scratch(folder: Path) -> None:
+def refuse_scratch(folder: Path) -> None:
     """Raises ConfigError for an output in a scratch folder, there or not: the folder's job clears it."""
     for parent in (folder, *folder.parents):
         is_named = parent.name.endswith(scratch_folders.SUFFIX)
@@ -868,7 +929,9 @@ def _owned(target: Target) -> dict[str, Entry]:
     for path in (target.scratch / REPLACED, target.unpublished, target.manifest):
         if files.is_regular(path):
             with contextlib.suppress(FormatError):
-                entries = _read_replaced(path) if path.name == REPLACED else manifest.read(path).outputs
+                entries = (
+                    _read_replaced(path, target) if path.name == REPLACED else manifest.read(path).outputs
+                )
                 # Only files that a killed publication has renamed are ours, not those of another command.
                 is_listed = path != target.unpublished
                 owned.update(
@@ -885,8 +948,11 @@ def _is_file_name(name: str) -> bool:
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
-def _read_replaced(path: Path) -> list[Entry]:
-    entries = checked.read_json(path, what="a list of replaced files").objects("files")
+def _read_replaced(path: Path, target: Target) -> list[Entry]:
+    values = checked.read_json(path, what="a list of replaced files")
+    if not _is_list_of(values, target):
+        return []
+    entries = values.objects("files")
     return [
         {
             "path": entry.path("path"),
@@ -897,13 +963,19 @@ def _read_replaced(path: Path) -> list[Entry]:
     ]
 
 
+def _is_list_of(values: checked.Values, target: Target) -> bool:
+    """Whether a list of replaced files is of this artifact, not of another one with its scratch folder."""
+    return not values.has("manifest") or values.text("manifest") == target.manifest.name
+
+
 def _write_replaced(target: Target, owned: Mapping[str, Entry]) -> None:
     """Records which files are ours, before the manifest that lists them is removed."""
     if not owned:
         return
     keys = ("path", "bytes", "sha256")
     entries = [{key: entry[key] for key in keys} for entry in owned.values()]
-    files.write_atomically(target.scratch / REPLACED, json.dumps({"files": entries}))
+    values = {"manifest": target.manifest.name, "files": entries}
+    files.write_atomically(target.scratch / REPLACED, json.dumps(values))
 
 
 def _remove_replaced(target: Target, published: Manifest, owned: Mapping[str, Entry]) -> None:

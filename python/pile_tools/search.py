@@ -125,6 +125,12 @@ class Index:
     manifest: Manifest
     given: Tokenizer | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Reopens the files; what tells whether they are the same ones goes with the prefix."""
+        # The working folder may be another one then.
+        prefix = Path(self.dataset.prefix).absolute()
+        return _reopened, (prefix, self.manifest.sha256, self.given)
+
     @property
     def dataset(self) -> TokenDataset:
         """The dataset that is searched."""
@@ -364,6 +370,14 @@ def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
     return Index(core, found, tokenizer)
 
 
+def _reopened(prefix: Path, sha256: str, tokenizer: Tokenizer | None) -> Index:
+    """The index of a prefix. Raises PileError unless its manifest has this checksum, else as `open_index`."""
+    found = open_index(prefix, tokenizer=tokenizer)
+    if found.manifest.sha256 != sha256:
+        raise PileError(f"was replaced since the index was opened; open it again ({found.manifest.path})")
+    return found
+
+
 def open_index_with(prefix: AnyPath, tokenizer: AnyPath | None) -> Index:
     """`open_index` with the tokenizer of a file, a folder or a model's id.
 
@@ -386,7 +400,10 @@ def _open_index(path: Path, folder: Path) -> tuple[Manifest, SuffixIndex]:
     found = manifest.read(folder / MANIFEST_FILE)
     if found.kind != "index":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an index ({found.path})")
-    return found, SuffixIndex(folder, TokenDataset(path))
+    core = SuffixIndex(folder, TokenDataset(path))
+    if (of := found.input("dataset")) is not None and not datasets.is_of(core.dataset, of):
+        raise FormatError(f"built for another dataset than {path} is now; build it again ({folder})")
+    return found, core
 
 
 def index_for(dataset: object, tokenizer: Tokenizer | None, n_queries: int) -> SuffixIndex | None:
@@ -397,8 +414,13 @@ def index_for(dataset: object, tokenizer: Tokenizer | None, n_queries: int) -> S
         index = open_index(dataset.prefix).core
     except (PileError, OSError):
         return None
-    if index.dataset.fingerprint != dataset.fingerprint:
-        # Dataset and index were replaced since the dataset was opened.
+    # Whether dataset and index were replaced since the dataset was opened.
+    is_other = index.dataset.fingerprint != dataset.fingerprint
+    try:
+        datasets.check_unchanged(dataset)
+    except FormatError:
+        is_other = True
+    if is_other:
         return None
     return index if tokenizer is None or index.is_of(tokenizer) else None
 

@@ -11,7 +11,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from pile_tools import checked
 from pile_tools.errors import FormatError, first_line
@@ -19,6 +19,9 @@ from pile_tools.pickles import MAX_PICKLE_BYTES, Global, check_pickle
 
 #: `torch._C.PyTorchFileReader`.
 ArchiveReader: TypeAlias = Callable[[str], Any]
+
+#: Limit for the directory of an archive: some hundred bytes for each tensor, of which large models have 10^4.
+_MAX_DIRECTORY_BYTES = 32 << 20
 
 #: First bytes of a zip archive. Whatever a file ends with, `torch.load` takes one with others for one of the
 #: older format.
@@ -50,6 +53,21 @@ def check_pickles(
     return check_pickle(pickle, f"data.pkl in {path}", allowed, is_inert)
 
 
+class _Bounded:
+    """An open archive whose directory is read at once, and must not be larger than any of `torch.save`."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, n: int = -1) -> bytes:
+        """Bytes of the file. Raises FormatError for more than `_MAX_DIRECTORY_BYTES`."""
+        if n > _MAX_DIRECTORY_BYTES:
+            what = f"a directory of {n:,} bytes, expected at most {_MAX_DIRECTORY_BYTES:,}"
+            raise FormatError(f"the archive has {what} ({self._path})")
+        return self._file.read(n)
+
+
 def _archived_pickle(path: Path, reader: ArchiveReader) -> bytes:
     """`data.pkl` of an archive as torch's own reader finds it: what is checked is what would be loaded."""
     with checked.open_regular(path) as file:
@@ -57,7 +75,7 @@ def _archived_pickle(path: Path, reader: ArchiveReader) -> bytes:
             what = "not a zip archive, as torch.save writes since torch 1.6; save it again with a later one"
             raise FormatError(f"{what} ({path})")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with checked.open_regular(path) as file, zipfile.ZipFile(_Bounded(file, path)) as archive:
             entries = archive.infolist()
         # torch finds names in any letter case.
         pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]

@@ -271,6 +271,7 @@ def plan(config: TrainConfig) -> Run:
         FormatError: An input is malformed.
         OSError: An input cannot be read.
     """
+    publish.refuse_scratch(config.output)
     inputs = [("order", config.order), ("tokenizer", config.tokenizer)]
     inputs += [("validation.order", config.validation.order)] if config.validation else []
     inputs += [("branch.source", config.branch.source)] if config.branch else []
@@ -296,6 +297,8 @@ def plan(config: TrainConfig) -> Run:
     if planned.attention_within_documents:
         for rows in filter(None, (order, validation)):
             _check_documents(rows)
+    # The tokens of the orders.
+    publish.refuse_mapped_in(config.output / SCRATCH_FOLDER)
     return Run(config, planned, order, tokenizer, source, validation, source=branched)
 
 

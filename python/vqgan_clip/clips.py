@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pile_tools import checked
+from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, PileError, first_line
 from vqgan_clip.pickles import check_weights
 
@@ -30,6 +31,13 @@ OPENAI_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0
 
 #: Files in a model's folder that are not of `torch.save`, and those of an open_clip folder that may be.
 _NO_PICKLES, _PICKLES = (".json", ".safetensors", ".npz", ".npy"), (".bin", ".pth")
+
+_OPEN_CLIP_CONFIG = "open_clip_config.json"
+
+#: Options that the config of an open_clip folder may give its tokenizer. Others reach transformers, and one
+#: of them runs code of the folder.
+_TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")
+
 #: Layers of a CLIP's text and image models: the largest published ones have 80.
 _MAX_LAYERS = 1000
 
@@ -65,7 +73,7 @@ class Clip(Protocol):
 
 
 def load_clip(given: str) -> tuple[Clip, dict[str, str]]:
-    """A pretrained CLIP in float32 on the CPU, and the SHA-256 of its parameters.
+    """A pretrained CLIP in float32 on the CPU, and the SHA-256 of its parameters and settings.
 
     Args:
         given: A folder or Hub name for transformers' `CLIPModel.from_pretrained`, or
@@ -224,14 +232,16 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     use_safetensors = _use_safetensors(Path(given))
     try:
         with _quiet(transformers), _without_logs():
-            if use_safetensors is not None:
+            if Path(given).is_dir():
                 _check_size(transformers, Path(given))
             model, report = transformers.CLIPModel.from_pretrained(
                 given, output_loading_info=True, use_safetensors=use_safetensors
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(given, trust_remote_code=False)
-            kind = transformers.PretrainedConfig.get_config_dict(given)[0].get("model_type")
-            normalized = Normalized(*_colours(transformers, given))
+            config = transformers.PretrainedConfig.get_config_dict(given)[0]
+            kind = config.get("model_type")
+            colours = _colours(transformers, given)
+            normalized = Normalized(*colours)
     except FormatError:
         raise
     except Exception as err:
@@ -250,7 +260,10 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     if largest >= n_ids:
         raise FormatError(f"its tokenizer has the id {largest}, and the model {n_ids:,} ids ({given})")
     clip = _tried(lambda: TransformersClip(model, tokenizer, normalized), "transformers", given)
-    return clip, {"parameters": parameters_sha256(model)}
+    # Without what the library adds to the file's keys.
+    own = {key: value for key, value in config.items() if not key.startswith("_")}
+    settings = {"config": own, "colours": colours, "ids": sorted(tokenizer.get_vocab().items())}
+    return clip, _hashes(model, settings)
 
 
 def _check_size(transformers: Any, folder: Path) -> None:
@@ -270,14 +283,15 @@ def _check_size(transformers: Any, folder: Path) -> None:
         raise FormatError(f"not a CLIP, or files of it are missing or cut short: {what} ({folder})")
 
 
-def _use_safetensors(folder: Path) -> bool | None:
-    """Whether a folder's weights are of safetensors, which the library then must read; None if there is none.
+def _use_safetensors(folder: Path) -> bool:
+    """Whether the library must read weights of safetensors: they are in the folder, or there is no folder.
 
-    Its files of `torch.save` are checked: the library runs what they import within torch's own limits, which
-    are wider. Raises FormatError, OSError.
+    A folder's files of `torch.save` are checked: the library runs what they import within torch's own limits,
+    which are wider. Those of the Hub cannot be checked before the library loads them. Raises FormatError,
+    OSError.
     """
     if not folder.is_dir():
-        return None
+        return True
     if any((folder / f"model.safetensors{suffix}").exists() for suffix in ("", ".index.json")):
         # An adapter beside them is read too, where the library for it is installed.
         _check_pickles(folder.glob("adapter_model*"))
@@ -375,10 +389,11 @@ def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
     path = Path(given.removeprefix("local-dir:") if is_folder else pretrained)
     if path.is_dir():
         _check_pickles(found for found in sorted(path.iterdir()) if found.suffix in _PICKLES)
+        _check_tokenizer_options(path / _OPEN_CLIP_CONFIG)
     elif path.exists():
         _check_pickles([path])
     try:
-        with _without_logs():
+        with _without_logs(), _without_questions():
             model = open_clip.create_model(
                 name, pretrained=pretrained or None, require_pretrained=True, weights_only=True
             )
@@ -388,4 +403,36 @@ def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
         reason, _, _ = first_line(err).partition(" Available: ")
         raise FormatError(f"not a CLIP that open_clip can load: {reason} ({given})") from err
     clip = _tried(lambda: OpenClip(model, tokenizer), "open_clip", given)
-    return clip, {"parameters": parameters_sha256(model)}
+    own = checked.read_json(path / _OPEN_CLIP_CONFIG).values if is_folder else {"name": name}
+    ids = sorted(tokenizer.tokenizer.get_vocab().items()) if hasattr(tokenizer, "tokenizer") else []
+    return clip, _hashes(model, {"config": own, "ids": ids})
+
+
+def _hashes(model: nn.Module, settings: object) -> dict[str, str]:
+    """Digests of a model's parameters, and of what else of its files decides what it makes of a picture."""
+    return {"parameters": parameters_sha256(model), "settings": fingerprint(settings)}
+
+
+def _check_tokenizer_options(config: Path) -> None:
+    """Raises FormatError if the config of an open_clip folder gives its tokenizer an unknown option."""
+    if not config.exists():
+        return
+    found = checked.read_json(config).object("model_cfg").object("text_cfg")
+    if found.has("tokenizer_kwargs"):
+        found.object("tokenizer_kwargs").require_keys((), _TOKENIZER_OPTIONS)
+
+
+@contextlib.contextmanager
+def _without_questions() -> Iterator[None]:
+    """A model that needs code of its folder is an error; transformers would ask whether to run it."""
+    try:
+        from transformers import dynamic_module_utils as code
+    except ImportError:
+        # Then open_clip has no models of that library either.
+        yield
+        return
+    seconds, code.TIME_OUT_REMOTE_CODE = code.TIME_OUT_REMOTE_CODE, 0
+    try:
+        yield
+    finally:
+        code.TIME_OUT_REMOTE_CODE = seconds

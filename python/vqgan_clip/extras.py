@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from pile_tools.errors import ConfigError
 from pile_tools.scratch_folders import SUFFIX
 from vqgan_clip import saved_state
 from vqgan_clip.frames import Frames, frame_name, is_frame_name
+
+#: In the folder of frames, the name whose scratch folder is locked while a run writes there.
+_ALL_FRAMES = "frames"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,21 +61,36 @@ class Extras:
             and all(frames.is_there(path) for path in frames.expected(n_steps))
         )
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other runs from writing them until the block ends. Raises PileError if one does."""
+        with contextlib.ExitStack() as held:
+            for path in self._locked:
+                held.enter_context(publish.holding(path))
+            yield
+
+    @property
+    def _locked(self) -> list[Path]:
+        """What a run locks: its files, and one name for all that are in the folder of frames."""
+        return [*self.files.values(), *([] if self.frames is None else [self.frames / _ALL_FRAMES])]
+
     def tidy(self) -> None:
         """Removes the scratch folders that a killed run left beside them.
 
         A run that continues from a state, or finds its picture finished, does not make all of them again.
         """
-        for path in self.files.values():
+        for path in self._locked:
             publish.tidy(path)
         for scratch in self.frames.glob(f"*{SUFFIX}") if self.frames is not None else ():
             if is_frame_name(scratch.stem):
                 publish.tidy(scratch.with_suffix(""))
 
     def refuse_clashes(
-        self, output: Path, inputs: Iterable[Path], would_read: Callable[[Path], bool]
+        self, output: Path, inputs: Sequence[Path], would_read: Callable[[Path], bool]
     ) -> None:
         """Raises ConfigError if an output would replace an input or another output, or become an input.
+
+        Also if an input is in the scratch folder of an output, which is cleared.
 
         `would_read` tells whether a file at a path would be read by the next run. Raises as
         `publish.refuse_name` for a path at which no file is written.
@@ -94,6 +113,9 @@ class Extras:
                 seen |= dict.fromkeys(keys, name)
         for path in outputs.values():
             publish.refuse_name(path)
+            publish.refuse_in_scratch(path.with_name(path.name + SUFFIX), inputs)
+        for scratch in self.frames.glob(f"*{SUFFIX}") if self.frames is not None else ():
+            publish.refuse_in_scratch(scratch, inputs)
         frame = {} if self.frames is None else {"--frames": self.frames / frame_name(0)}
         for name, path in {**outputs, **frame}.items():
             if would_read(path):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pile_tools import files
 from pile_tools.errors import FormatError, first_line
-from pile_tools.pickles import Global
+from pile_tools.pickles import Global, Inert
 from pile_tools.torch_files import check_pickles
 
 #: Packages whose classes appear in checkpoints beside the tensors.
@@ -40,17 +40,6 @@ _UNPICKLING_ERRORS = (
 )
 
 
-class _Inert:
-    """An object of a class that is not loaded: takes any arguments and state, and does nothing."""
-
-    def __new__(cls, *_: object) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
-
-
 def check_weights(path: Path) -> None:
     """Raises FormatError for a file of `torch.save` that names anything but tensors, before it is loaded."""
     check_pickles(path, torch._C.PyTorchFileReader, _TENSOR_GLOBALS.__contains__)
@@ -66,7 +55,7 @@ def pickled_tensors(path: Path) -> dict[str, Tensor]:
     before = files.version(path)
     try:
         inert = _inert_names(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Inert, name) for name in inert]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(Inert, name) for name in inert]):
             warnings.simplefilter("ignore")
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except _UNPICKLING_ERRORS as err:

@@ -160,3 +160,43 @@ def test_a_folder_whose_checkpoints_are_read_is_not_replaced(copied: World) -> N
         assert done.code == 2, done
         assert "the output is in the folder of the checkpoints" in done.err
     assert files_of(copied.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("scratch", "line"),
+    [
+        ("new/run.json.partial", "pile-train new.toml --threads 1"),
+        ("study2.partial", f"{STUDY.replace('run', 'new', 1)} study2"),
+        ("b.npy.partial", "pile-tools batch order2 --step 0 --npy b.npy"),
+        ("rows.csv.partial", "pile-tools export order2 --steps 0:1 --tokenizer tokenizer.json -o rows.csv"),
+    ],
+)
+def test_tokens_in_a_scratch_folder_stay(copied: World, scratch: str, line: str) -> None:
+    """Those of an order, which the request for what is made from it does not name."""
+    folder = copied.folder / scratch
+    folder.mkdir(parents=True)
+    (folder / "pile-tools.lock").touch()
+    for suffix in (".bin", ".idx"):
+        shutil.copyfile(copied.folder / f"tokens/sample{suffix}", folder / f"sample{suffix}")
+    order = f"pile-tools order {scratch}/sample -o order2 --seq-length 16 --steps 4 --batch-size 2"
+    assert copied.call(*order.split()).code == 0
+    config = ['order = "order2"', 'output = "new"', 'tokenizer = "tokenizer.json"', "checkpoint_every = 4"]
+    config += ["[model]", "hidden_size = 16", "n_layers = 2", "n_heads = 2", "[optimizer]", "lr = 0.01"]
+    (copied.folder / "new.toml").write_text("\n".join(config))
+    if line.startswith("pile-study"):
+        assert copied.call("pile-train", "new.toml", "--threads", 1).code == 0
+    before = files_of(folder)
+    done = copied.call(*line.split())
+    assert done.code == 2, done
+    assert "is in the scratch folder of the output" in done.err
+    assert files_of(folder) == before
+
+
+def test_the_index_of_shards_is_not_replaced(copied: World) -> None:
+    tokens = copied.folder / "tokens/sample.bin"
+    assert copied.call("pile-tools", "shard", tokens, "-o", "tokens", "--bytes", 2000).code == 0
+    tokens.unlink()
+    before = files_of(copied.folder)
+    done = copied.call("pile-tools", "unshard", "tokens", "-o", "tokens/sample.idx", "--force")
+    assert (done.code, "the output is one of the inputs" in done.err) == (2, True), done
+    assert files_of(copied.folder) == before

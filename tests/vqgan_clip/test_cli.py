@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from pile_tools import publish
 from pile_tools.cli import run
 from vqgan_clip import frames, memory, saved_state
 from vqgan_clip.cli import group
@@ -167,6 +168,31 @@ def test_a_state_continues_bit_identically(here: Path) -> None:
     Path("s").write_bytes(b"text")
     damaged = Done(*words, "-o", "c.png")
     assert (damaged.code, "not a state of vqgan-clip" in damaged.error) == (1, True)
+
+
+@pytest.mark.parametrize("extra", ["--state", "--preview", "--contact-sheet", "--frames"])
+def test_two_runs_do_not_write_one_file(here: Path, extra: str) -> None:
+    name = "x" if extra in ("--state", "--frames") else "x.png"
+    words = ["generate", "a star", "-o", "a.png", *QUICK, "--every", "2", extra, name]
+    with publish.holding(Path(f"{name}/frames" if extra == "--frames" else name)):
+        done = Done(*words)
+        assert (done.code, "another process is writing this file" in done.error) == (1, True)
+        assert not Path("a.png").exists()
+    assert Done(*words).code == 0
+    assert not list(here.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("extra", ["--state", "--preview", "--contact-sheet", "--frames"])
+def test_an_input_in_a_scratch_folder_stays(here: Path, extra: str) -> None:
+    name = "x" if extra in ("--state", "--frames") else "x.png"
+    scratch = Path(f"{name}/step-000002.png.partial" if extra == "--frames" else f"{name}.partial")
+    scratch.mkdir(parents=True)
+    (scratch / "pile-tools.lock").touch()
+    image = scratch / ("step-000002.png" if extra == "--frames" else name)
+    Image.new("RGB", (32, 32), "red").save(image, "png")
+    done = Done("edit", str(image), "a star", "-o", "a.png", *QUICK, extra, name)
+    assert (done.code, "is in the scratch folder of the output" in done.error) == (2, True)
+    assert image.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -30,7 +32,7 @@ def images(n: int) -> Tensor:
 
 
 def copied(folder: Path, to: Path) -> Path:
-    to.mkdir()
+    to.mkdir(parents=True)
     for path in folder.iterdir():
         (to / path.name).write_bytes(path.read_bytes())
     return to
@@ -53,7 +55,7 @@ def test_transformers_gives_the_vectors_of_its_model(folder: Path) -> None:
     require_clip(clip)
     assert (clip.size, clip.context) == (SIZE, CONTEXT)
     model, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
-    assert hashes == {"parameters": parameters_sha256(model)}
+    assert hashes["parameters"] == parameters_sha256(model)
     # The joint forward pass returns the vectors in every version, scaled to length 1.
     ids = tokenizer(["red", "a blue sky"], padding=True, return_tensors="pt")
     normalized = (images(2) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
@@ -256,7 +258,7 @@ def test_open_clip_gives_the_vectors_of_its_model(open_clip_folder: Path) -> Non
     require_clip(clip)
     assert (clip.size, clip.context) == (SIZE, CONTEXT)
     model = open_clip.create_model(name).eval()
-    assert hashes == {"parameters": parameters_sha256(model)}
+    assert hashes["parameters"] == parameters_sha256(model)
     texts = ["red", "a blue sky"]
     with torch.no_grad():
         expected = model.encode_text(open_clip.get_tokenizer(name)(texts))
@@ -395,7 +397,7 @@ def with_code(folder: Path, mark: Path) -> None:
 def test_code_beside_a_clip_is_not_run(folder: Path, tmp_path: Path) -> None:
     bad, mark = copied(folder, tmp_path / "copy"), tmp_path / "mark"
     with_code(bad, mark)
-    assert load_clip(str(bad))[1] == load_clip(str(folder))[1]
+    assert load_clip(str(bad))[1]["parameters"] == load_clip(str(folder))[1]["parameters"]
     assert not mark.exists()
 
 
@@ -424,3 +426,79 @@ def test_open_clip_runs_no_pickle(open_clip_folder: Path, tmp_path: Path) -> Non
     for given in (f"local-dir:{folder}", f"ViT-B-32:{folder}/open_clip_pytorch_model.bin"):
         with pytest.raises(FormatError, match="repeats more than"):
             load_clip(f"open_clip:{given}")
+
+
+@pytest.mark.parametrize("key", ["trust_remote_code", "code_revision", "vocab_file", "use_fast"])
+def test_open_clip_runs_no_code_for_its_tokenizer(open_clip_folder: Path, tmp_path: Path, key: str) -> None:
+    folder, mark = copied(open_clip_folder, tmp_path / "copy"), tmp_path / "mark"
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "self", "tokenizer_kwargs": {key: True}}
+    path.write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    tokenizer = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    with pytest.raises(FormatError, match=f"unknown key '{key}'"):
+        load_clip(f"open_clip:local-dir:{folder}")
+    # Without the option the library would ask whether to run the code.
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {}
+    path.write_text(json.dumps(config))
+    with pytest.raises(FormatError, match="not a CLIP that open_clip can load"):
+        load_clip(f"open_clip:local-dir:{folder}")
+    assert not mark.exists()
+
+
+def test_weights_of_the_hub_are_read_from_safetensors_alone(folder: Path, tmp_path: Path) -> None:
+    """Others could not be checked before the library loads them."""
+    snapshot = tmp_path / "hub/models--a--clip/snapshots" / ("0" * 40)
+    references = tmp_path / "hub/models--a--clip/refs"
+    references.mkdir(parents=True)
+    (references / "main").write_text("0" * 40)
+    copied(folder, snapshot)
+    program = "import sys; from vqgan_clip.clips import load_clip; print(load_clip('a/clip')[1])"
+    settings = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+
+    def load() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env=settings, cwd=tmp_path, timeout=300
+        )
+
+    assert load().stdout == f"{load_clip(str(folder))[1]}\n"
+    weights = snapshot / "model.safetensors"
+    torch.save(load_file(weights), snapshot / "pytorch_model.bin")
+    weights.unlink()
+    done = load()
+    assert done.returncode == 1
+    assert "FormatError: not a CLIP that transformers can load: a/clip does not" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5]}),
+        ("config.json", {"initializer_factor": 2.0}),
+    ],
+)
+def test_the_hashes_of_a_clip_tell_its_settings(
+    folder: Path, tmp_path: Path, name: str, change: dict[str, Any]
+) -> None:
+    changed = copied(folder, tmp_path / "changed")
+    assert load_clip(str(changed))[1] == load_clip(str(folder))[1]
+    path = changed / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    before, after = load_clip(str(folder))[1], load_clip(str(changed))[1]
+    assert before["parameters"] == after["parameters"]
+    assert before["settings"] != after["settings"]
+
+
+def test_the_hashes_of_an_open_clip_tell_its_settings(open_clip_folder: Path, tmp_path: Path) -> None:
+    changed = copied(open_clip_folder, tmp_path / "changed")
+    path = changed / "open_clip_config.json"
+    values = json.loads(path.read_text())
+    values["preprocess_cfg"]["mean"] = [0.5, 0.5, 0.5]
+    path.write_text(json.dumps(values))
+    before, after = (load_clip(f"open_clip:local-dir:{of}")[1] for of in (open_clip_folder, changed))
+    assert before["parameters"] == after["parameters"]
+    assert before["settings"] != after["settings"]

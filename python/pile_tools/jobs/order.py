@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.merge import refuse_mixture
@@ -215,15 +215,11 @@ def run(
         "stem": stem,
         **({"stems": [part.stem for part in parts], "weights": weights} if blend else {}),
     }
-    roles = [("dataset", path, source.fingerprint) for path, source in zip(prefixes, sources, strict=True)]
+    inputs = [datasets.entry(source, folder) for source in sources]
     if labels is not None:
         sources.append(_core.TokenSource(labels))
         _refuse_other_lengths(prefixes[0], labels, sources)
-        roles.append(("labels", labels, sources[-1].fingerprint))
-    inputs = [
-        {"role": role, "path": manifest.relative(path, folder), "fingerprint": fingerprint}
-        for role, path, fingerprint in roles
-    ]
+        inputs.append(datasets.entry(sources[-1], folder, "labels"))
     request = Request("order", settings, inputs)
 
     def build(partial: Path) -> Built:

@@ -184,7 +184,11 @@ def _name_and_hash(line: str) -> tuple[str, str] | None:
 
 def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:
     """Raises ConfigError if an output is one of the files to read."""
-    if output.exists() and any(output.samefile(path) for path, _ in files):
+    # The index beside the files tells where the tokens end.
+    prefix = datasets.prefix_named(files[0][0])
+    index = [] if prefix is None else [datasets.with_suffix(prefix, ".idx")]
+    read = [path for path in (*(path for path, _ in files), *index) if path.exists()]
+    if output.exists() and any(output.samefile(path) for path in read):
         raise ConfigError(f"the output is one of the inputs; write to another folder ({output})")
 
 

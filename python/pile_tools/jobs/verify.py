@@ -72,7 +72,7 @@ def find_manifests(path: Path) -> list[Path]:
         found += sorted(path.glob(f"*{MANIFEST_SUFFIX}"))
         if found:
             return found
-    if path.is_file() and (_is_manifest_name(path) or _is_manifest(path)):
+    if path.is_file() and (manifest.is_name(path.name) or _is_manifest(path)):
         return [path]
     stems = [path.name] + [
         path.name.removesuffix(s) for s in (".bin", ".idx", ".provenance", ".json", ".html")
@@ -86,10 +86,6 @@ def find_manifests(path: Path) -> list[Path]:
     for candidate in [*folders, *(path.parent / (stem + MANIFEST_SUFFIX) for stem in stems)]:
         publish.refuse_while_replaced(Target.of(candidate))
     raise PileError(f"cannot be verified: no manifest in, of or beside {path}")
-
-
-def _is_manifest_name(path: Path) -> bool:
-    return path.name in (MANIFEST_FILE, ORDER_FILE) or path.name.endswith(MANIFEST_SUFFIX)
 
 
 def _is_manifest(path: Path) -> bool:
@@ -229,7 +225,7 @@ class _Verifier:
             path = manifest.output_path(found, entry)
         except PileError as err:
             return Check("WRONG", str(err), found.path)
-        if _is_manifest_name(path) and path.exists():
+        if manifest.is_name(path.name) and path.exists():
             self._pending.append(path)
         return self._whole_or_shards(path, entry, found.path, absent="WRONG")
 
@@ -289,7 +285,7 @@ class _Verifier:
 
     def _manifests_of(self, path: Path) -> list[Path]:
         """The manifests that list an input as an output: itself, beside it, or in its folder."""
-        if _is_manifest_name(path):
+        if manifest.is_name(path.name):
             return [path] if path.exists() else []
         stems = dict.fromkeys((path.name, path.stem))
         candidates = [path.parent / (stem + MANIFEST_SUFFIX) for stem in stems]
@@ -362,6 +358,14 @@ def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:
                 # The fingerprint is over the tokens too.
                 return Check("absent", f"the tokens of {path} are not here", artifact)
         return Check("WRONG", f"{path} is another dataset than the input: its fingerprint differs", artifact)
+    if "tokens_sha256" in entry:
+        try:
+            is_input = datasets.is_of(_core.TokenSource(path), entry)
+        except (PileError, OSError) as err:
+            return Check("WRONG", _reason(err), artifact)
+        if not is_input:
+            what = "its manifest has another SHA-256 of the tokens"
+            return Check("WRONG", f"{path} is another dataset than the input: {what}", artifact)
     return Check("ok", f"{path} (fingerprint {found[:16]})", artifact)
 
 

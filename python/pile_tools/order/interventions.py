@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import publish
+from pile_tools import files, manifest, publish
 from pile_tools._core import Tokenizer, TrainingOrder, changed_order
 from pile_tools.checked import Values
 from pile_tools.config import fingerprint
@@ -547,6 +547,7 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
         "view": fingerprint({"views": interventions}),
     }
     request = Request("order", settings, [base.manifest.entry(folder, role="order")])
+    _refuse_base(base.manifest, folder / ORDER_FILE)
 
     def build(partial: Path) -> Built:
         text = json.dumps({"views": interventions}, indent=1, ensure_ascii=False)
@@ -554,6 +555,15 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
         return Built([VIEW_FILE], {"n_samples": len(order.samples)}, request.inputs)
 
     return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, names=[VIEW_FILE])[0]
+
+
+def _refuse_base(found: Manifest, output: Path) -> None:
+    """Raises ConfigError if an output is the order `found` or one on which that is made."""
+    bases = [found]
+    while (entry := bases[-1].input("order")) is not None and len(bases) <= MAX_DEPTH:
+        bases.append(manifest.read(manifest.input_path(bases[-1], entry)))
+    if output.exists() and any(files.identity(base.path) == files.identity(output) for base in bases):
+        raise ConfigError(f"is an order on which this one is made; give another folder ({output})")
 
 
 def _refuse_other_tokenizer(used: Tokenizer, base: Order) -> None:

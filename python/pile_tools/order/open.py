@@ -30,6 +30,7 @@ from pile_tools.order.order import (
 )
 from pile_tools.order.remote import RemoteRows, is_address
 from pile_tools.publish import Target
+from pile_tools.tokens import datasets as token_datasets
 from pile_tools.tokens.concatenated import as_one
 from pile_tools.types import Documents
 
@@ -155,8 +156,8 @@ def _refuse_another_dataset(array: Path, dataset: Documents) -> None:
         return
     found = manifest.read(file)
     if any(entry["path"] == array.name for entry in found.outputs):
-        fingerprints = [entry.get("fingerprint") for entry in found.inputs if entry["role"] == "dataset"]
-        if dataset.fingerprint not in fingerprints:
+        known = [entry for entry in found.inputs if entry["role"] == "dataset"]
+        if not any(token_datasets.is_of(dataset, entry) for entry in known):
             raise FormatError(_built_for_another(dataset, found))
 
 
@@ -334,6 +335,7 @@ def _part(
         as_gpt_neox=settings.is_as_gpt_neox,
     )
     dataset = as_one(samples.dataset)
-    if dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
+    manifest.required(found, entry, "fingerprint")
+    if not token_datasets.is_of(dataset, entry):
         raise FormatError(_built_for_another(dataset, found))
     return samples

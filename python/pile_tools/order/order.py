@@ -176,7 +176,7 @@ class Order:
         """All but what is cached, and what tells whether the files are the same when they are reopened."""
         state = {name: value for name, value in self.__dict__.items() if name != "dataset"}
         if self.address is None:
-            state["of_dataset"] = self.dataset.fingerprint
+            state["of_dataset"] = self._identities()
         if self.manifest is not None:
             # The working folder may be another one then.
             state["of_order"] = self.manifest.path.absolute(), self.manifest.sha256
@@ -188,9 +188,14 @@ class Order:
         self.__dict__.update(state)
         if of_order is not None and checked.sha256(of_order[0])[1] != of_order[1]:
             raise PileError(f"was replaced since the order was opened; open it again ({of_order[0]})")
-        if of_dataset is not None and self.dataset.fingerprint != of_dataset:
-            what = "the dataset was replaced since the order was opened; open it again"
+        if of_dataset is not None and self._identities() != of_dataset:
+            what = "a dataset of it was replaced since the order was opened; open it again"
             raise PileError(f"{what} ({self.dataset.prefix})")
+
+    def _identities(self) -> list[Entry]:
+        """What tells the datasets of samples and labels from others."""
+        found = [self.dataset] if self.labels is None else [self.dataset, as_one(self.labels.dataset)]
+        return [datasets.identity(source) for documents in found for source in sources(documents)]
 
     @functools.cached_property
     def dataset(self) -> Documents:

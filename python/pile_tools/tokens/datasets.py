@@ -173,10 +173,36 @@ def tokenizer_of(dataset: Documents, given: AnyPath | None = None) -> Tokenizer:
     return tokenizer_file(dataset, given).load()
 
 
-def entry(dataset: Documents, folder: Path) -> Entry:
-    """The entry of a dataset as an input in a manifest in `folder`: path and fingerprint."""
-    path = manifest.relative(Path(dataset.prefix), folder)
-    return {"role": "dataset", "path": path, "fingerprint": dataset.fingerprint}
+def entry(dataset: Documents, folder: Path, role: str = "dataset") -> Entry:
+    """The entry of a dataset as an input in a manifest in `folder`: path and `identity`."""
+    return {"role": role, "path": manifest.relative(Path(dataset.prefix), folder), **identity(dataset)}
+
+
+def identity(dataset: Documents) -> Entry:
+    """What tells a dataset from others: its fingerprint, and the SHA-256 of its tokens from its manifest.
+
+    A fingerprint reads samples of the tokens, so two datasets that differ elsewhere have the same one.
+
+    Raises:
+        FormatError: The manifest is damaged, or the dataset was replaced since it was opened.
+    """
+    known = _tokens_sha256(dataset)
+    return {"fingerprint": dataset.fingerprint, **({} if known is None else {"tokens_sha256": known})}
+
+
+def is_of(dataset: Documents, known: Entry) -> bool:
+    """Whether a dataset is the one of an entry, as far as both say. Raises as `identity`."""
+    found = identity(dataset)
+    return all(found[key] == known[key] for key in found if key in known)
+
+
+def _tokens_sha256(dataset: Documents) -> str | None:
+    if not isinstance(dataset, (TokenDataset, TokenSource)):
+        return None
+    found = manifest_of(Path(str(dataset.prefix)))
+    check_unchanged(dataset)
+    outputs = () if found is None else found.outputs
+    return next((entry["sha256"] for entry in outputs if entry["path"].endswith(".bin")), None)
 
 
 def origin_entries(documents: Documents, folder: Path) -> list[Entry]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pile_tools import files
 from pile_tools.errors import FormatError
-from pile_tools.pickles import Global
+from pile_tools.pickles import Global, Inert
 from pile_tools.torch_files import check_pickles
 from trainer.checkpoint.config_json import read_object
 
@@ -212,21 +212,24 @@ def read_safetensors(
         raise FormatError(f"changed while it was read; run the command again ({path})")
 
 
-def read_pickled(path: Path, allowed: frozenset[Global], classes: Iterable[Any] = ()) -> Any:
+def read_pickled(path: Path, allowed: frozenset[Global], inert: frozenset[Global] = frozenset()) -> Any:
     """The value of a file of `torch.save`, which names no global outside `allowed`: no code of it runs.
 
     Args:
         path: The file.
         allowed: Globals that it may name.
-        classes: Those among them that torch's restricted unpickler does not know by itself.
+        inert: More of them, which become objects that do nothing. The types of numpy among the others would
+            take as much memory as their arguments say.
 
     Raises:
         FormatError: Another format, or a global outside `allowed`.
         OSError: The file cannot be read.
     """
-    check_pickles(path, torch._C.PyTorchFileReader, allowed.__contains__)
+    reader = torch._C.PyTorchFileReader
+    names = check_pickles(path, reader, (allowed | inert).__contains__, inert.__contains__)
+    classes: list[Any] = [(Inert, ".".join(name)) for name in names & inert]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(classes)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(classes):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNPICKLING_ERRORS as err:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,11 +31,12 @@ _LAYER_FILE = re.compile(r"layer_([0-9]{2,4})-model_([0-9]{2,4})-model_states\.p
 _RANK_FILE = re.compile(r"mp_rank_([0-9]{2,4})_model_states\.pt")
 _STEP_FOLDER = re.compile(r"global_step([0-9]{1,15})")
 
-#: What the states of numpy's random numbers are made of, beside the weights in `mp_rank` files.
+#: What the states of random numbers are made of, beside the weights in `mp_rank` files. Nothing reads them.
+_OTHER_GLOBALS = frozenset({("_codecs", "encode"), ("torch", "Size")})
 _NUMPY_GLOBALS = frozenset(
     {
         *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
-        *(("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("torch", "Size")),
+        *(("numpy", "ndarray"), ("numpy", "dtype")),
     }
 )
 
@@ -267,7 +267,7 @@ def _sequential_parts(checkpoint: Checkpoint) -> _Parts:
     """Reads whole ranks, whose tensors are named `sequential.{layer}.{name}`."""
     ranks = []
     for path in checkpoint.files[-1]:
-        values = read_pickled(path, TENSOR_GLOBALS | _NUMPY_GLOBALS, _numpy_classes())
+        values = read_pickled(path, TENSOR_GLOBALS | _OTHER_GLOBALS, _NUMPY_GLOBALS)
         module = values.get("module") if isinstance(values, dict) else None
         if module is None:
             raise FormatError(f"has no weights under 'module': give the folder with layer_ files ({path})")
@@ -281,18 +281,6 @@ def _sequential_parts(checkpoint: Checkpoint) -> _Parts:
         ]
 
     return read
-
-
-def _numpy_classes() -> list[Any]:
-    """What torch's restricted unpickler needs for numpy's arrays, under the names of numpy 1 and 2."""
-    try:
-        from numpy._core import multiarray
-    except ImportError:
-        from numpy.core import multiarray  # type: ignore[no-redef]
-    rebuild: Any = multiarray._reconstruct
-    kinds = [type(np.dtype(kind)) for kind in ("uint32", "uint64", "int64", "float64")]
-    named = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
-    return [*named, np.ndarray, np.dtype, *kinds]
 
 
 def _tensors_of(values: Any, path: Path) -> dict[str, Tensor]:

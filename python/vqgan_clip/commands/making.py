@@ -195,7 +195,8 @@ def make_picture(
 
     def make() -> tuple[Image.Image, Record]:
         """The picture, after the extras: a run whose picture is there is finished."""
-        result = _run(recipe, models, extras, job, force=force)
+        with extras.held():
+            result = _run(recipe, models, extras, job, force=force)
         losses.extend(result.losses)
         digest = metadata.pixels_digest(result.image)
         return result.image, Record(stored, hashes, metadata.versions(), result.n_steps, digest)

@@ -19,7 +19,8 @@ use crate::{
 ///
 /// `order[i]` is the sample at an index, (sample_length,) uint16 or int32, or int64 if the datasets of a
 /// blend differ in type. `len(order)` is the number of samples. `pile_tools.open_order(FOLDER)` reads the
-/// arguments from the folder's `order.json`. Opens in constant time. Pickles by path.
+/// arguments from the folder's `order.json`. Opens in constant time. Pickles by path, with the
+/// fingerprint of the dataset.
 ///
 /// Args:
 ///     stem: The path of the three arrays, without `_doc_idx.npy` and so on.
@@ -436,6 +437,25 @@ impl TrainingOrder {
         table(py, spans.into_iter().map(row).collect())
     }
 
+    /// Compares the fingerprint of the reopened dataset with that of the pickled order.
+    ///
+    /// Raises:
+    ///     FormatError: The dataset was replaced meanwhile.
+    fn __setstate__(&self, py: Python<'_>, of_dataset: &str) -> Result<(), BindError> {
+        let (path, found) = match &self.origin {
+            OrderOrigin::Arrays {
+                prefix, dataset, ..
+            } => (prefix, py.detach(|| dataset.fingerprint())),
+            OrderOrigin::Rows { path, rows } => (path, py.detach(|| rows.fingerprint())),
+            OrderOrigin::Changed { .. } | OrderOrigin::Blend { .. } => return Ok(()),
+        };
+        if found == of_dataset {
+            return Ok(());
+        }
+        let what = "was replaced since the order was opened; open it again";
+        Err(pile_core::Error::malformed(path, what).into())
+    }
+
     fn __reduce__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let core = py.import("pile_tools._core")?;
@@ -446,7 +466,7 @@ impl TrainingOrder {
                 prefix,
                 padding,
                 layout: l,
-                ..
+                dataset,
             } => {
                 let arguments = (
                     absolute(stem)?,
@@ -457,11 +477,13 @@ impl TrainingOrder {
                     *padding,
                     l.as_gpt_neox,
                 );
-                (slf.get_type(), arguments).into_bound_py_any(py)
+                let of_dataset = py.detach(|| dataset.fingerprint());
+                (slf.get_type(), arguments, of_dataset).into_bound_py_any(py)
             }
             OrderOrigin::Rows { path, rows } => {
                 let arguments = (absolute(path)?, rows.row_length(), rows.token_type().name());
-                (core.getattr("rows_order")?, arguments).into_bound_py_any(py)
+                let of_rows = py.detach(|| rows.fingerprint());
+                (core.getattr("rows_order")?, arguments, of_rows).into_bound_py_any(py)
             }
             OrderOrigin::Changed { base } => {
                 let changes = order.inner.changes().map_or(&[][..], |all| all.changes());

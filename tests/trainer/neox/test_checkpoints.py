@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -274,6 +275,27 @@ def test_a_planted_pickle_in_a_rank_is_not_run(
     assert imported(folder, "-o", tmp_path / "hf") == 1
     assert "refused to load a pickle that imports" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["f8", "O"])
+def test_arrays_of_a_rank_take_no_memory(
+    tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, kind: str
+) -> None:
+    """Two numbers in a pickle say how large they are."""
+    folder = write_checkpoint(tmp_path / "run", model, is_pipeline=False)
+    path = folder / "global_step3" / "mp_rank_00_model_states.pt"
+    _resave(path, lambda values: values.update(more=Array(2**50, kind)))
+    assert imported(folder, "-o", tmp_path / "hf") == 0
+
+
+class Array:
+    """Unpickling makes an array of any size."""
+
+    def __init__(self, n: int, kind: str) -> None:
+        self.n, self.kind = n, kind
+
+    def __reduce__(self) -> Any:
+        return np.ndarray, ((self.n,), self.kind)
 
 
 def test_states_of_a_pipeline_without_its_layers_are_named(

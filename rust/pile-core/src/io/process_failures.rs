@@ -2,7 +2,7 @@
 //! must not end its process.
 //!
 //! If a file becomes shorter while it is mapped, the next read beyond its end raises SIGBUS. (So does a disk that
-//! cannot be read, which is rare and reported alike.) If an allocation fails, the process aborts. After a call of
+//! cannot be read: the message names both.) If an allocation fails, the process aborts. After a call of
 //! [`report_failures`], both end the process with exit code 1 and a message on standard error. No clean-up is
 //! needed, since jobs resume after being killed.
 
@@ -160,7 +160,7 @@ mod bus {
         message.push(b"error: ");
         if push_file_at(address, &mut message) {
             message.push(
-                b" became shorter while it was read; run the command again once it is whole\n",
+                b" became shorter while it was read, or its disk failed; run the command again once it is whole\n",
             );
             message.end_process();
         }
