@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, FormatError
 from pile_tools.present import colors
 from pile_tools.present.charts import Lines, Series
 from pile_tools.present.pages import Plot, Table
@@ -56,7 +56,11 @@ def open_logged(folders: Sequence[Path]) -> list[LoggedRun]:
     found = []
     for folder, name in zip(folders, _names(folders), strict=True):
         run = open_recorded(folder)
-        log = [line for line in read_log(folder / LOG_FILE) if "skipped" not in line]
+        lines = read_log(folder / LOG_FILE)
+        if run.is_finished and (not lines or lines[-1]["step"] != run.steps - 1):
+            what = f"does not end with step {run.steps - 1:,}, the last of a finished run"
+            raise FormatError(f"{what} ({folder / LOG_FILE})")
+        log = [line for line in lines if "skipped" not in line]
         if not log:
             raise ConfigError(f"the run has trained no step yet ({folder})")
         path = folder / VALIDATION_LOG_FILE

@@ -50,8 +50,11 @@ def read_row_losses(run: str | Path) -> RowLosses:
     if found.kind != "run":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected a run ({record})")
     settings = found.checked_settings
-    losses = mapped(folder / ROW_LOSSES_FILE, settings.integer("batch_size", 1, MAX_COUNT))
-    if len(losses) > (n_steps := settings.integer("steps", 1, MAX_COUNT)):
+    batch_size, n_steps = (settings.integer(key, 1, MAX_COUNT) for key in ("batch_size", "steps"))
+    if record.name == MANIFEST_FILE:
+        check(folder / ROW_LOSSES_FILE, n_steps, batch_size)
+    losses = mapped(folder / ROW_LOSSES_FILE, batch_size)
+    if len(losses) > n_steps:
         what = f"losses of {counted(len(losses), 'step')}, expected at most {n_steps:,}"
         raise FormatError(f"{what} ({folder / ROW_LOSSES_FILE})")
     return losses

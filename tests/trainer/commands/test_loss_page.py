@@ -109,6 +109,10 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
         assert message in str(invoke(*arguments).exception), message
     (run / "train_log.jsonl").write_text("")
     assert "trained no step yet" in str(invoke(run, "-o", page).exception)
+    (run / "run.json").rename(run / "manifest.json")
+    error = str(invoke(run, "-o", page).exception)
+    assert "does not end with step 399, the last of a finished run" in error
+    assert "train_log.jsonl" in error
     (tmp_path / "mine.html").write_text("mine")
     other = a_run(tmp_path / "b")
     assert invoke(other, "-o", tmp_path / "mine.html").exit_code == 1

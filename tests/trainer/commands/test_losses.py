@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.page import read_page
 
-from pile_tools import manifest, open_order
+from pile_tools import FormatError, manifest, open_order
 from pile_tools.cli import group as pile_tools_group
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
@@ -166,3 +167,18 @@ def test_another_order_is_refused(run_folder: Path, order: Path, tmp_path: Path)
     manifest.write(tmp_path / "run.json", Request("run", record.settings, inputs), [], {})
     (tmp_path / ROW_LOSSES_FILE).write_bytes((run_folder / ROW_LOSSES_FILE).read_bytes())
     assert "not the order that the run was trained on" in str(invoke(tmp_path, "--step", "0").exception)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2 * BATCH, 2 * BATCH * N_STEPS - 2, 2 * BATCH * N_STEPS + 2])
+@pytest.mark.parametrize("asked", [("--by", "subset"), ("--step", "1")])
+def test_the_losses_of_a_finished_run_are_all_there(
+    run_folder: Path, losses: Any, tmp_path: Path, n_bytes: int, asked: tuple[str, str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    (folder / "run.json").rename(folder / "manifest.json")
+    (folder / ROW_LOSSES_FILE).write_bytes((losses.tobytes() + b"xy")[:n_bytes])
+    error = invoke(folder, *asked).exception
+    assert isinstance(error, FormatError), error
+    assert f"expected {2 * BATCH * N_STEPS:,}" in str(error)
+    assert ROW_LOSSES_FILE in str(error)
