@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.terminal import note
-from trainer import failures
+from trainer import failures, signals
 from trainer.config import AdamW, Recipe, Sharding
 from trainer.launcher import process_count
 from trainer.model.loss import Losses
@@ -90,7 +90,9 @@ def processes(seed: int, n_stages: int = 1) -> Iterator[Processes]:
     with failures.named(), quiet():
         import deepspeed
 
-        deepspeed.init_distributed("nccl" if has_cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+        with signals.ending_at_once():
+            backend = "nccl" if has_cuda else "gloo"
+            deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_cuda else torch.device("cpu")
     try:
         yield Processes(rank, size, device, n_stages)

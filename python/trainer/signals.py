@@ -9,15 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 #: A shell's exit code for a process that a signal ended is this plus the signal's number.
 _CODE_BASE = 128
 
 #: torchrun passes Ctrl-C on to processes that the terminal has sent it to already.
 _SAME_SIGNAL_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within it the system ends the process by a signal: a call that waits for minutes runs no handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            # None is a handler that was not set from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class StopRequest:
@@ -32,7 +50,7 @@ class StopRequest:
 
     def install(self) -> None:
         """Handles the signals from now on, in the main thread of the process."""
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        for number in _SIGNALS:
             signal.signal(number, self._handle)
 
     @contextlib.contextmanager

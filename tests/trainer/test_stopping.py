@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -167,3 +169,27 @@ def test_a_bad_batch_leaves_weights_and_moments_under_every_stage(environment: d
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert ended.stdout.splitlines()[-1] == "7 engines"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_a_process_that_waits_for_the_others(
+    server: Server, write_config: WriteConfig, tmp_path: Path, number: signal.Signals
+) -> None:
+    write_config(tmp_path / "config.toml", Path("run"), *COMMON)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    process = server.start("config.toml", folder=tmp_path, RANK="0", LOCAL_RANK="0", **meeting)
+    # It waits once it listens.
+    while True:
+        assert Path(f"/proc/{process.pid}").exists(), server.wait(process)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(process.pid, number)
+    started = time.monotonic()
+    assert server.wait(process).returncode == -number
+    # The others are waited for ten minutes.
+    assert time.monotonic() - started < 300
