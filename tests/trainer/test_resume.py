@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig, 
 @pytest.fixture(scope="module")
 def whole(folder: Path, server: Server) -> dict[str, bytes]:
     """The files of two processes that nothing disturbed."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
     for process in server.pair("config.toml", folders=(folder, folder)):
         result = server.wait(process)
         assert result.returncode == 0, result.stderr
@@ -58,6 +59,7 @@ def whole(folder: Path, server: Server) -> dict[str, bytes]:
 def half(folder: Path, server: Server, whole: dict[str, bytes]) -> Path:
     """The output of two processes that were killed after a save."""
     output = folder / "run"
+    shutil.rmtree(output, ignore_errors=True)
     server.kill_when(server.pair("config.toml", folders=(folder, folder)), output / "resume/step2")
     return output.rename(folder / "half")
 
