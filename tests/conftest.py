@@ -174,7 +174,7 @@ def bind() -> Iterator[Bind]:
 
 @pytest.fixture
 def small_disk() -> Iterator[Callable[[Path, int], None]]:
-    """Mounts a disk of so many KiB on a folder, until the test ends; or gives it that size."""
+    """Mounts a disk of so many KiB on a folder, until the test ends; resizes one that is mounted."""
     with mounting() as mount:
 
         def resize(folder: Path, n_kib: int) -> None:

@@ -292,7 +292,7 @@ def write_file(
                     shutil.copyfileobj(made, stream)
         return
     refuse_name(path)
-    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    scratch = scratch_of(path)
     refuse_in_scratch(scratch, inputs)
     refuse_mapped_in(scratch)
     _refuse_mounted(path.parent, scratch)
@@ -331,7 +331,7 @@ def holding(path: Path) -> Iterator[None]:
     if is_stream(path):
         yield
         return
-    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    scratch = scratch_of(path)
     with scratch_folders.locked(scratch, _WRITING):
         _HELD.add(scratch)
         try:
@@ -342,7 +342,7 @@ def holding(path: Path) -> Iterator[None]:
 
 def tidy(path: Path) -> None:
     """Removes the scratch folder of a single file, which a killed process left, unless one works in it."""
-    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    scratch = scratch_of(path)
     # Other files in it are left to `write_file`.
     scratch_folders.discard(scratch, _WRITING, lambda folder: _clear_file(folder, path.name))
 
@@ -360,6 +360,11 @@ def _clear_file(scratch: Path, name: str) -> None:
                 f"them ({scratch}: {path.name})"
             )
     scratch_folders.clear(scratch)
+
+
+def scratch_of(path: Path) -> Path:
+    """The scratch folder of a single file that has no manifest."""
+    return path.with_name(path.name + scratch_folders.SUFFIX)
 
 
 def is_stream(path: Path) -> bool:

@@ -9,7 +9,7 @@ OUTPUT/checkpoints/step{N}  Hugging Face folders
 OUTPUT/resume/step{N}       what a run continues from: fp32 weights and Adam's moments
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
 OUTPUT/manifest.json        written at the end; a run with this file is finished
-OUTPUT/run.json.partial     locked by the process that writes; unfinished folders
+OUTPUT/run.json.partial     locked by the processes that write; unfinished folders
 """
 
 from __future__ import annotations

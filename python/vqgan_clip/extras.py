@@ -113,7 +113,7 @@ class Extras:
                 seen |= dict.fromkeys(keys, name)
         for path in outputs.values():
             publish.refuse_name(path)
-            publish.refuse_in_scratch(path.with_name(path.name + SUFFIX), inputs)
+            publish.refuse_in_scratch(publish.scratch_of(path), inputs)
         for scratch in self.frames.glob(f"*{SUFFIX}") if self.frames is not None else ():
             publish.refuse_in_scratch(scratch, inputs)
         frame = {} if self.frames is None else {"--frames": self.frames / frame_name(0)}
