@@ -149,7 +149,7 @@ def start_driver(address: str, shards: Path, prefix: Path, tokenizer: Path) -> s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_whose_driver_ended_resumes(
     cluster: str, slow_shards: list[Path], whole: Path, tokenizer: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -161,6 +161,9 @@ def test_a_run_whose_driver_ended_resumes(
     if how == signal.SIGINT:
         assert driver.returncode == 130, errors
         assert errors.strip() == "error: interrupted; run the same command again to resume"
+    else:
+        # Ray has a handler of SIGTERM.
+        assert (driver.returncode, errors) == (-how, "")
     wait_for(lambda: not workers())
     assert not Path(f"{prefix}.idx").exists()
     before = {path: path.stat().st_mtime_ns for path in finished}

@@ -303,6 +303,29 @@ def test_a_part_of_a_changed_shard_is_made_again_on_request(
         tokenize.run(found, whole, renews_part=True, **other)  # type: ignore[arg-type]
 
 
+def test_parts_of_a_changed_shard_are_not_merged_again(
+    shards: Path, tokenizer: Path, tmp_path: Path, write_shard: WriteShard
+) -> None:
+    own, whole = tmp_path / "own", tmp_path / "whole"
+    own.mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        write_shard(own / name, [{"text": "one text"}])
+    found, config = find_shards([own]), TokenizeConfig(tokenizer=tokenizer)
+
+    def make_part(number: int) -> bool:
+        return tokenize.run(found, whole, config, threads=1, part=Part(number, 2)).is_new
+
+    def merged() -> bool:
+        return merge.run(find_datasets([tmp_path / "whole.parts"]), whole).is_new
+
+    assert [make_part(1), make_part(2), merged()] == [True, True, True]
+    (own / "b.jsonl").write_bytes((own / "b.jsonl").read_bytes().replace(b"one", b"two"))
+    with pytest.raises(PileError, match=r"make the part again \(.*part-00002-of-00002\.manifest\.json\)"):
+        merged()
+    assert [make_part(1), make_part(2), merged(), merged()] == [False, True, True, False]
+    verify.run(whole)
+
+
 def test_a_tokenizer_that_changed_since_does_not_prevent_a_merge(
     halves: list[Path], shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:

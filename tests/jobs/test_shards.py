@@ -271,7 +271,9 @@ def test_byte_order_marks_are_no_text(data: bytes, tmp_path: Path, tokenizer: Pa
         path.write_bytes(pack(codecs.BOM_UTF8 + b"a\r\nb"))
         assert texts(path, tmp_path / "d", tokenizer) == ["a\r\nb"]
     arguments = ["tokenize", "-", "-o", tmp_path / "s", "--tokenizer", tokenizer]
-    told = subprocess.run([*PROGRAM, *arguments], input=data, capture_output=True, check=True).stdout
+    # `env`, as pytest imports readline, which sets COLUMNS behind Python's back.
+    env = dict(os.environ)
+    told = subprocess.run([*PROGRAM, *arguments], input=data, capture_output=True, check=True, env=env).stdout
     assert b": 2 documents" in told
 
 
@@ -592,7 +594,7 @@ def test_the_pipes_of_a_shell_come_in_the_order_given(tmp_path: Path, tokenizer:
 
 def test_frames_members_and_what_follows_them(tmp_path: Path, tokenizer: Path) -> None:
     skippable = (0x184D2A50).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"xyz"
-    frame = zstandard.compress(LINE)
+    frame = zstandard.ZstdCompressor(write_checksum=True).compress(LINE)
     good = {
         "a.jsonl.zst": skippable + frame + skippable + frame,
         "b.jsonl.gz": gzip.compress(LINE) + gzip.compress(b"") + gzip.compress(LINE),
@@ -602,11 +604,21 @@ def test_frames_members_and_what_follows_them(tmp_path: Path, tokenizer: Path) -
         (tmp_path / name).write_bytes(data)
         assert texts(tmp_path / name, tmp_path / "d", tokenizer) == ["a document"] * 2, name
     bad = {
-        "a.jsonl.zst": (frame + b"trailing", "not zstd, or damaged"),
+        "a.jsonl.zst": (frame + b"trailing", "the zstd data are damaged: .*; get the file again"),
         "b.jsonl.zst": (frame + frame[:-3], "cut short"),
-        "c.jsonl.gz": (gzip.compress(LINE) + b"trailing garbage", "not gzip, or damaged"),
+        "c.jsonl.gz": (
+            gzip.compress(LINE) + b"trailing garbage",
+            "the gzip data are damaged: .*; get the file again",
+        ),
         "d.jsonl.gz": (gzip.compress(LINE)[:-3], "cut short"),
         "e.jsonl.zst": (b"", "cut short"),
+        # Only a file of another format is to be renamed.
+        "f.jsonl.zst": (
+            frame[:-1] + bytes([frame[-1] ^ 1]),
+            "the zstd data are damaged: .*; get the file again",
+        ),
+        "g.jsonl.zst": (gzip.compress(LINE), "not zstd, or damaged: .*rename it to end with .gz"),
+        "h.jsonl.gz": (frame, "not gzip, or damaged: .*rename it to end with .zst"),
     }
     for name, (data, what) in bad.items():
         (tmp_path / name).write_bytes(data)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +87,9 @@ def connected() -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's handler would end the process with the signal's number as exit code, or by an abort. Without it,
+    # the processes of a cluster that is started here end with this one.
+    on_sigterm = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as err:
@@ -92,6 +97,13 @@ def connected() -> Iterator[None]:
         ray.shutdown()
         reason = first_line(err)
         raise PileError(f"no Ray cluster could be reached or started: {reason}") from err
+    except SystemExit:
+        # By Ray's handler, while Ray started.
+        signal.signal(signal.SIGTERM, on_sigterm)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:

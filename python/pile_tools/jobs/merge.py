@@ -11,7 +11,7 @@ from pathlib import Path
 from pile_tools import _core, manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError, PileError
-from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.tokens import datasets, parts
 from pile_tools.types import MergedInput, OnProgress
 
@@ -149,6 +149,8 @@ def _run_parts(
     made = [found for found in manifests if found is not None]
     request, entries, ordered = parts.whole_of(made, output, lenience)
     prefixes = [datasets.prefix_of(part) for part in ordered]
+    if not force:
+        _refuse_outdated(ordered, output, request)
     summary = parts.joined([part.summary for part in ordered])
     if summary["n_documents"] == 0:
         raise FormatError(f"no documents: the shards have no text ({ordered[0].folder})")
@@ -161,6 +163,19 @@ def _run_parts(
         return summary | {"bin_sha256": merged["bin_sha256"]}, entries
 
     return Result(*datasets.make(output, request, build, force=force, reads_inputs=False), is_whole=True)
+
+
+def _refuse_outdated(ordered: Sequence[Manifest], output: Path, request: Request) -> None:
+    """Raises PileError if a shard changed after the output was made, but its part was not made again.
+
+    The output would be made again from the old part, with the old text, at each run.
+    """
+    path = datasets.with_suffix(output, MANIFEST_SUFFIX)
+    if not path.exists() or manifest.finished(path, request, force=False) is not None:
+        return
+    for part in ordered:
+        if not manifest.has_same_inputs(part, Request(part.kind, part.settings), part.folder):
+            raise PileError(f"a shard changed since this part was made: make the part again ({part.path})")
 
 
 def _checked_bin_sha256(part: Manifest) -> str:

@@ -146,8 +146,15 @@ impl Stream {
                 1_u64 << self.window_log
             ),
             io::ErrorKind::Other | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-                let advice = misnamed(&self.path).unwrap_or_default();
-                format!("not {format}, or damaged: {err}{advice}")
+                match format_of_start(&self.path) {
+                    Some(start) if start == format => {
+                        format!("the {format} data are damaged: {err}; get the file again")
+                    }
+                    start => {
+                        let advice = start.map(renaming).unwrap_or_default();
+                        format!("not {format}, or damaged: {err}{advice}")
+                    }
+                }
             }
             _ => return Error::io(&self.path, err),
         };
@@ -155,21 +162,28 @@ impl Stream {
     }
 }
 
-/// What to do about a regular file whose first bytes are of another format than its name; None if they are not
-/// known. It opens the file again, so it is for errors only; a pipe can be read only once.
-fn misnamed(path: &Path) -> Option<&'static str> {
+/// The format of a regular file by its first bytes; None if it is not known. It opens the file again, so it is for
+/// errors only; a pipe can be read only once.
+fn format_of_start(path: &Path) -> Option<&'static str> {
     let mut start = [0; 4];
     if !path.metadata().ok()?.is_file() {
         return None;
     }
     File::open(path).ok()?.read_exact(&mut start).ok()?;
     match start {
-        [0x1f, 0x8b, ..] => Some("; it starts as gzip data do: rename it to end with .gz"),
-        [0x28, 0xb5, 0x2f, 0xfd] => Some("; it starts as zstd data do: rename it to end with .zst"),
-        [b'{' | b'"', ..] => {
-            Some("; it starts as plain JSON does: rename it to end without .zst or .gz")
-        }
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
+        [b'{' | b'"', ..] => Some("JSON"),
         _ => None,
+    }
+}
+
+/// What to do about a file of this format that is named as one of another.
+fn renaming(format: &str) -> &'static str {
+    match format {
+        "gzip" => "; it starts as gzip data do: rename it to end with .gz",
+        "zstd" => "; it starts as zstd data do: rename it to end with .zst",
+        _ => "; it starts as plain JSON does: rename it to end without .zst or .gz",
     }
 }
 
