@@ -15,6 +15,9 @@ use crate::bytes::decimal_digits;
 
 static IS_REPORTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether a thread is ending the process.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Enables the reports, for the whole process.
 pub fn report_failures() {
     IS_REPORTED.store(true, Ordering::Relaxed);
@@ -120,7 +123,15 @@ impl MessageBuffer {
         }
     }
 
+    /// Writes the message and ends the process. Threads that fail at the same time give one message: the others
+    /// wait for the end.
     fn end_process(&self) -> ! {
+        while IS_ENDING.swap(true, Ordering::Relaxed) {
+            // SAFETY: `pause` is async-signal-safe.
+            unsafe {
+                libc::pause();
+            }
+        }
         // SAFETY: `write` and `_exit` are async-signal-safe. The first `n` bytes of the array exist and are
         // initialised.
         unsafe {
@@ -269,11 +280,11 @@ mod bus {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use std::{env, fs, process::Command};
+    use std::{env, fs, process::Command, sync::Barrier, thread};
 
-    /// Tests run in threads that have an alternate signal stack of the smallest size.
-    #[test]
-    fn a_file_that_shrinks_is_named_from_a_thread_with_an_alternate_stack() {
+    /// The message of a child process in which `n_threads` threads read a file at once after it shrank. Threads of
+    /// tests have an alternate signal stack of the smallest size.
+    fn message_of_child(n_threads: usize) -> String {
         const CHILD: &str = "PILE_CORE_SHRINKS";
         if let Some(path) = env::var_os(CHILD) {
             let file = fs::File::options()
@@ -281,25 +292,46 @@ mod tests {
                 .write(true)
                 .open(&path)
                 .unwrap();
-            // SAFETY: nothing borrows the bytes while the file shrinks; the read below is meant to fault.
+            // SAFETY: nothing borrows the bytes while the file shrinks; the reads below are meant to fault.
             let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
             report_failures();
             file.set_len(0).unwrap();
-            let byte = std::hint::black_box(&map)[0];
-            unreachable!("the file has no byte {byte}");
+            let barrier = Barrier::new(n_threads);
+            thread::scope(|scope| {
+                for _ in 0..n_threads {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        std::hint::black_box(&map)[0]
+                    });
+                }
+            });
+            unreachable!("the file has no byte");
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("short é");
         fs::write(&path, [1; 9000]).unwrap();
-        let name = "io::process_failures::tests::a_file_that_shrinks_is_named_from_a_thread_with_an_alternate_stack";
         let child = Command::new(env::current_exe().unwrap())
-            .args([name, "--exact", "--nocapture"])
+            .args([thread::current().name().unwrap(), "--exact", "--nocapture"])
             .env(CHILD, &path)
             .output()
             .unwrap();
-        let message = String::from_utf8_lossy(&child.stderr);
+        let message = String::from_utf8_lossy(&child.stderr).into_owned();
         assert_eq!(child.status.code(), Some(1), "{} {message}", child.status);
+        message
+    }
+
+    #[test]
+    fn a_file_that_shrinks_is_named_from_a_thread_with_an_alternate_stack() {
+        let message = message_of_child(1);
         let expected = "short \\xc3\\xa9 became shorter while it was read";
         assert!(message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn threads_that_fail_at_once_give_one_message() {
+        for _ in 0..20 {
+            let message = message_of_child(16);
+            assert_eq!(message.matches("became shorter").count(), 1, "{message}");
+        }
     }
 }
