@@ -1049,6 +1049,19 @@ def test_no_output_is_in_a_scratch_folder_there_or_not(tmp_path: Path, folder: s
     assert path.exists()
 
 
+def test_only_a_page_holds_our_mark(tmp_path: Path) -> None:
+    path, mark = tmp_path / "page.html", publish.PAGE_MARK
+    for start in ("", "<!doctype html>\n", "\ufeff", "\n ", "\ufeff\n"):
+        path.write_text(f"{start}{mark} edited", encoding="utf-8")
+        publish.write_page(path, f"{mark} new")
+        assert path.read_text() == f"{mark} new"
+    for start in ('{"', "text ", "\0"):
+        path.write_text(f"{start}{mark}")
+        with pytest.raises(OutputExistsError, match="is not from pile-tools"):
+            publish.write_page(path, f"{mark} new")
+        assert path.read_text() == f"{start}{mark}"
+
+
 def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

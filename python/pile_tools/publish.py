@@ -15,6 +15,7 @@ with `force`.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import glob
@@ -425,7 +426,10 @@ def _read_whole(path: Path) -> Manifest | None:
 
 
 def _has_page_mark(head: bytes) -> bool:
-    return PAGE_MARK.encode() in head
+    # A page starts with a tag. JSON can hold the mark too: a tokenizer that the command reads, for one.
+    # Editors may write a byte-order mark.
+    is_page = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
+    return is_page and PAGE_MARK.encode() in head
 
 
 def own_files(target: Target) -> set[str]:

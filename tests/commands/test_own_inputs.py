@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,28 @@ def test_a_page_that_is_read_is_not_replaced(copied: World, line: str) -> None:
     assert done.code == 2, done
     assert "is one of the inputs" in done.err
     assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "when tokens alpha --tokenizer FILE --plot FILE",
+        "trace-text tokens/sample text.txt --tokenizer FILE -o FILE",
+        "count-terms terms.txt tokens --tokenizer FILE --plot FILE",
+    ],
+)
+def test_a_tokenizer_that_holds_the_mark_of_pages_is_not_replaced(copied: World, line: str) -> None:
+    tokenizer = copied.folder / "tokenizer.html"
+    held = json.loads((copied.folder / "tokenizer.json").read_text())
+    added = held.pop("added_tokens")
+    marked = {**added[-1], "id": len(held["model"]["vocab"]), "content": PAGE_MARK}
+    # The mark is looked for at the start of a file.
+    tokenizer.write_text(json.dumps({"added_tokens": [marked, *added], **held}))
+    before = tokenizer.read_bytes()
+    done = copied.call("pile-tools", *line.replace("FILE", tokenizer.name).split())
+    assert done.code == 1, done
+    assert "is not from pile-tools" in done.err
+    assert tokenizer.read_bytes() == before
 
 
 def test_a_page_of_an_artifact_is_not_replaced(copied: World) -> None:
