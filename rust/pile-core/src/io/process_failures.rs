@@ -277,7 +277,8 @@ mod bus {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use std::{env, fs, process::Command, sync::Barrier, thread};
