@@ -377,7 +377,7 @@ def is_stream(path: Path) -> bool:
 
 
 def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
-    """Publishes a page or picture with `PAGE_MARK` near its start. Only other such files are replaced."""
+    """Publishes a page or plot: a tag at its start, `PAGE_MARK` near it. Replaces only files like it."""
     write_file(
         path,
         lambda temporary: temporary.write_bytes(text.encode()),

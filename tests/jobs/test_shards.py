@@ -271,7 +271,7 @@ def test_byte_order_marks_are_no_text(data: bytes, tmp_path: Path, tokenizer: Pa
         path.write_bytes(pack(codecs.BOM_UTF8 + b"a\r\nb"))
         assert texts(path, tmp_path / "d", tokenizer) == ["a\r\nb"]
     arguments = ["tokenize", "-", "-o", tmp_path / "s", "--tokenizer", tokenizer]
-    # `env`, as pytest imports readline, which sets COLUMNS behind Python's back.
+    # Without `env` the process has the COLUMNS that readline sets, which pytest imports.
     env = dict(os.environ)
     told = subprocess.run([*PROGRAM, *arguments], input=data, capture_output=True, check=True, env=env).stdout
     assert b": 2 documents" in told
