@@ -84,6 +84,8 @@ PATHS = (
     "{in}/missing",
     "{in}/loop",
     "{in}/t.json/below-a-file",
+    "{in}/closed.jsonl",
+    "{in}/closed",
 )
 
 #: Arguments with which a command works; `{out}` is a path of the run's own.

@@ -142,7 +142,7 @@ class _Input(click.Path):
 
 class _Output(click.Path):
     def __init__(self, kind: click.Path, is_folder: bool) -> None:
-        super().__init__(file_okay=kind.file_okay, path_type=kind.type)
+        super().__init__(file_okay=kind.file_okay, readable=kind.readable, path_type=kind.type)
         self._is_folder = is_folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

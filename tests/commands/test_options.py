@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,21 @@ def test_an_empty_path_is_refused() -> None:
                     with pytest.raises(click.BadParameter, match="is empty"):
                         parameter.type.convert("", parameter, None)
     assert n > 100
+
+
+def test_a_path_that_may_not_be_read_is_no_wrong_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job reports it, with exit code 1, as it reports one that is missing."""
+    monkeypatch.setattr(os, "access", lambda *asked, **more: False)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for program in (group, trainer_group, study_group, images_group):
+        for _, command in commands_of(program):
+            for parameter in command.params:
+                if isinstance(parameter.type, click.Path):
+                    name = "file" if parameter.type.file_okay else "folder"
+                    parameter.type.convert(str(tmp_path / name), parameter, None)
 
 
 def test_checkpoints_are_read_with_json_too(answer: Any) -> None:

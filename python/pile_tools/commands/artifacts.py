@@ -259,7 +259,8 @@ class Artifact(click.Path):
     """
 
     def __init__(self, *kinds: str, path_type: type | None = Path) -> None:
-        super().__init__(path_type=path_type)
+        # The job reports a path that is missing or may not be read, with exit code 1.
+        super().__init__(path_type=path_type, readable=False)
         self._kinds = kinds
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
