@@ -1,12 +1,14 @@
-"""What the README shows in Python runs as it stands there."""
+"""What the README shows in Python runs as it stands there, and its figures and versions are true."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as make_order
@@ -54,3 +56,15 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks() -> None:
         is_rate = "/" in ours
         own, first = float(figures[0][0]), float(figures[1][0])
         assert peers.startswith("**") == (first > own if is_rate else first < own), job
+
+
+def test_the_lowest_python_has_every_package() -> None:
+    """`make setup` installs these versions, whichever Python made the list of them."""
+    [lowest] = re.findall(r"with Python >= (\S+),", README.read_text())
+    needs = {
+        f"{package.name}=={package.version}": package.metadata["Requires-Python"]
+        for package in metadata.distributions()
+    }
+    assert len(needs) > 100
+    refused = {name: need for name, need in needs.items() if need and f"{lowest}.0" not in SpecifierSet(need)}
+    assert refused == {}
