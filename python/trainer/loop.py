@@ -22,7 +22,7 @@ from pile_tools import _core, manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
-from pile_tools.terminal import counted, echo, note, shell_quote
+from pile_tools.terminal import QUIET, counted, echo, is_chosen, note, shell_quote
 from trainer import records
 from trainer import run as runs
 from trainer.checkpoint import folders
@@ -383,6 +383,8 @@ class _Session:
     def __init__(self, run: Run, engine: Engine, ranks: Processes, scratch: Path, start: Start) -> None:
         self._run, self._engine, self._ranks, self._scratch = run, engine, ranks, scratch
         self._is_main = ranks.is_main
+        # Asked here, because the options of the command are not known to the thread that saves.
+        self._is_quiet = is_chosen(QUIET)
         self._seconds, self._n_done = 0.0, 0
         self._peak_flops, self._stop = start.peak_flops, start.stop
         self._saver = Saver(ranks)
@@ -508,7 +510,7 @@ class _Session:
         self._saver.start(Save(state.folder if state else None, self._ranks, write, complete))
 
     def _say(self, message: str) -> None:
-        if self._is_main:
+        if self._is_main and not self._is_quiet:
             note(message, err=True)
 
 

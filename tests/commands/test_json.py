@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ def test_quiet_prints_answers_alone(world: World, calls: list[tuple[str, ...]]) 
         done = world.call(*call, "--quiet", *force)
         assert (done.code, done.err) == (0, ""), call
         assert bool(done.out) == (call[1] in asks) or "-o" in call, call
+
+
+def test_quiet_training_prints_nothing(
+    world: World, tmp_path: Path, cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Neither does its thread that saves."""
+    config = (world.folder / "config.toml").read_text().replace('"run"', f'"{tmp_path}/run"')
+    (tmp_path / "config.toml").write_text(config)
+    words = ["train", tmp_path / "config.toml", "--threads", "1", "--quiet"]
+    done = cli(*words, module="trainer.cli", cwd=world.folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_a_long_document_waits_in_a_file(
